@@ -1,0 +1,55 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from restore.clip import Clip, Color, Matrix, Primaries
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+"""The development data, beside a developer's checkout; a user does not have it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("needs_shared") and not SHARED.is_dir():
+            item.add_marker(pytest.mark.skip(reason="needs the development data beside the checkout (../shared)"))
+
+
+@pytest.fixture(autouse=True)
+def _restore_rng_state() -> Iterator[None]:
+    python, numpy, state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    yield
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
+    torch.set_rng_state(state)
+
+
+@pytest.fixture
+def shared() -> Path:
+    return SHARED
+
+
+def color(depth: int = 8, full_range: bool = False) -> Color:
+    return Color(Matrix.BT709, Primaries.BT709, 1, full_range, depth)
+
+
+def make_clip(
+    frames: int = 5, height: int = 37, width: int = 51, seed: int = 0, depth: int = 8, ab: bool = True
+) -> Clip:
+    """Make a clip of smooth moving waves with a little grain, odd sizes on purpose."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 16.0
+    waves = [np.sin(x + 0.4 * t + seed) * np.cos(y - 0.3 * t) for t in range(frames)]
+    unit = np.clip(0.5 + 0.35 * np.stack(waves) + rng.normal(0, 0.01, (frames, height, width)), 0, 1)
+    scale = 2 ** (depth - 8)
+    luma = np.rint((16 + 219 * unit) * scale).astype(np.uint8 if depth == 8 else np.uint16)
+    planes = rng.normal(0, 20, (frames, 2, 16, 24)).astype(np.float32) if ab else None
+    return Clip(luma, None, planes, np.arange(frames, dtype=np.int64), Fraction(1, 25), color(depth))
