@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Plane = NDArray[np.uint8] | NDArray[np.uint16]
+Plane = NDArray[np.unsignedinteger[Any]]
+"""Code values: uint8 at 8 bits, uint16 above."""
 Subsampling = Literal["420", "422", "444"]
 Siting = Literal["left", "center", "topleft", "top"]
 
@@ -70,7 +72,7 @@ class Clip:
     chroma: Plane | None
     """Cb and Cr, shape (T, 2, H / v, W / h), rounded up; None for a monochrome source."""
     ab: NDArray[np.float32] | None
-    """CIE a* and b* (D65) at the generator's size, shape (T, 2, s, t), covering the whole frame; None until coloured."""
+    """CIE a* and b* (D65) at the generator's size, shape (T, 2, s, t), over the whole frame; None until coloured."""
     pts: NDArray[np.int64]
     """Presentation times, shape (T,), in units of `time_base`."""
     time_base: Fraction
@@ -81,7 +83,7 @@ class Clip:
     shot: tuple[int, int] = (0, 2**62)
     """First source frame of the shot this clip is from, and the first frame after it."""
     flags: tuple[int, ...] = field(default=())
-    """Per-frame field flags: 0 progressive, 1 interlaced top field first, 2 interlaced bottom field first; () for none."""
+    """Fields of each frame: 0 progressive, 1 top field first, 2 bottom field first; () where all are progressive."""
 
     def __post_init__(self) -> None:
         if self.luma.ndim != 3:
@@ -121,7 +123,9 @@ class Clip:
         )
 
     def __repr__(self) -> str:
-        return f"Clip(frames={self.first}..{self.first + len(self) - 1}, luma={self.luma.shape}, depth={self.color.depth})"
+        return (
+            f"Clip(frames={self.first}..{self.first + len(self) - 1}, luma={self.luma.shape}, depth={self.color.depth})"
+        )
 
     @property
     def span(self) -> tuple[int, int]:
@@ -141,7 +145,7 @@ def concatenate(clips: list[Clip]) -> Clip:
     """
     if len(clips) == 1:
         return clips[0]
-    for before, after in zip(clips, clips[1:], strict=False):
+    for before, after in pairwise(clips):
         if after.first != before.first + len(before):
             raise ValueError(f"{after} does not follow {before}")
     head = clips[0]

@@ -1,0 +1,1 @@
+"""From luma to colour: the generator, its smoothing over time, and painting."""
