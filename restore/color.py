@@ -120,7 +120,8 @@ def xyz_matrix(primaries: Primaries) -> Tensor:
     xy = torch.tensor(_CHROMATICITIES[primaries], dtype=torch.float64)
     xyz = torch.stack((xy[:, 0] / xy[:, 1], torch.ones(4, dtype=torch.float64), (1 - xy.sum(1)) / xy[:, 1]))
     gains = torch.linalg.solve(xyz[:, :3], xyz[:, 3])
-    return (xyz[:, :3] * gains / xyz[:, 3:]).to(torch.float32)
+    matrix: Tensor = xyz[:, :3] * gains / xyz[:, 3:]
+    return matrix.to(torch.float32)
 
 
 def _mix(matrix: Tensor, planes: Tensor) -> Tensor:
