@@ -1,0 +1,153 @@
+"""Colour photographs for training: read from a folder or from tar files, never unpacked to disk.
+
+A sample depends on the seed and its number alone, so a resumed run sees the pictures that an undisturbed one
+would have seen, in whatever thread they are made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from restore.errors import MediaError
+from restore.train.degrade import Degradation, Plane, age
+
+log = logging.getLogger(__name__)
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """Where the bytes of one picture lie."""
+
+    path: Path
+    offset: int
+    length: int
+    name: str
+
+    def read(self) -> bytes:
+        """Return the encoded picture."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.length)
+
+
+def find(folder: Path) -> list[Photo]:
+    """List the pictures in a folder and in the tar files in it, in order of name.
+
+    Raises:
+        MediaError: The folder does not exist, holds no pictures, or a tar file is damaged.
+    """
+    if not folder.is_dir():
+        raise MediaError("expected a folder of colour photographs or of tar files of them", str(folder))
+    photos: list[Photo] = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in _SUFFIXES:
+            photos.append(Photo(path, 0, path.stat().st_size, path.name))
+        elif path.suffix.lower() == ".tar":
+            photos += _members(path)
+    if not photos:
+        raise MediaError(f"found no pictures ({', '.join(sorted(_SUFFIXES))}) and no tar files of them", str(folder))
+    return photos
+
+
+def _members(path: Path) -> list[Photo]:
+    try:
+        with tarfile.open(path, "r:") as tar:
+            return [
+                Photo(path, member.offset_data, member.size, member.name)
+                for member in tar
+                if member.isfile() and Path(member.name).suffix.lower() in _SUFFIXES
+            ]
+    except (tarfile.TarError, OSError) as error:
+        raise MediaError(f"cannot be read as an uncompressed tar file: {error}", str(path)) from error
+
+
+def fingerprint(photos: list[Photo]) -> str:
+    """Return a SHA-256 of the names and lengths of the pictures."""
+    lines = "\n".join(f"{photo.name} {photo.length}" for photo in photos)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def decode(photo: Photo) -> NDArray[np.uint8] | None:
+    """Return (H, W, 3) R'G'B', or None if the picture is broken or smaller than 32 pixels."""
+    data = np.frombuffer(photo.read(), np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    return picture if picture is not None and min(picture.shape[:2]) >= 32 else None  # type: ignore[return-value]
+
+
+def lab(rgb: Plane) -> Plane:
+    """Convert (H, W, 3) sRGB in [0, 1] to CIE Lab (D65), L* in 0..100."""
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2Lab)
+
+
+class Photos:
+    """An endless, shuffled, augmented stream of training samples, addressed by number."""
+
+    def __init__(
+        self, photos: list[Photo], degradation: Degradation, crop_area: float, crop_aspect: float, seed: int
+    ) -> None:
+        self.photos, self.degradation = photos, degradation
+        self.crop_area, self.crop_aspect, self.seed = crop_area, crop_aspect, seed
+        self.broken: set[str] = set()
+        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    def batch(self, first: int, count: int, pixels: int) -> tuple[Tensor, Tensor]:
+        """Return samples `first` to `first + count - 1`.
+
+        Returns:
+            Grey, shape (B, 1, H, W), [0, 1], and ab, shape (B, 2, H / 2, W / 2), float32, H = W = `pixels`.
+
+        Raises:
+            MediaError: Hardly any picture can be decoded.
+        """
+        greys, abs_ = zip(*(self.sample(first + i, pixels) for i in range(count)), strict=True)
+        return torch.from_numpy(np.stack(greys)[:, None]), torch.from_numpy(np.stack(abs_)).permute(0, 3, 1, 2)
+
+    def sample(self, number: int, pixels: int) -> tuple[Plane, Plane]:
+        """Return the grey (H, W) and the ab (H / 2, W / 2, 2) of one sample."""
+        rng = np.random.default_rng((self.seed, number))
+        rgb = self._crop(self._picture(number), pixels, rng)
+        ab = cv2.resize(lab(rgb)[..., 1:], (pixels // 2, pixels // 2), interpolation=cv2.INTER_AREA)
+        return np.ascontiguousarray(age(rgb, self.degradation, rng)), ab
+
+    def _picture(self, number: int) -> NDArray[np.uint8]:
+        for attempt in range(100):
+            photo = self.photos[self._index(number + attempt)]
+            if photo.name in self.broken:
+                continue
+            picture = decode(photo)
+            if picture is not None:
+                return picture
+            self.broken.add(photo.name)
+            log.warning("%s: %s cannot be decoded and is skipped (%d so far)", photo.path, photo.name, len(self.broken))
+        raise MediaError("100 pictures in a row cannot be decoded", str(self.photos[0].path.parent))
+
+    def _index(self, number: int) -> int:
+        epoch, place = divmod(number, len(self.photos))
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng((self.seed, 1 << 40, epoch)).permutation(len(self.photos))
+        return int(self._order[1][place])
+
+    def _crop(self, picture: NDArray[np.uint8], pixels: int, rng: np.random.Generator) -> Plane:
+        """Cut a random rectangle and stretch it to a square, left and right swapped in half of them."""
+        height, width = picture.shape[:2]
+        side = np.sqrt(height * width * rng.uniform(self.crop_area, 1))
+        stretch = np.exp(rng.uniform(-1, 1) * np.log(self.crop_aspect) / 2)
+        high, wide = min(height, round(side / stretch)), min(width, round(side * stretch))
+        top, left = rng.integers(height - high + 1), rng.integers(width - wide + 1)
+        cut = picture[top : top + high, left : left + wide]
+        method = cv2.INTER_AREA if min(high, wide) > pixels else cv2.INTER_LINEAR
+        cut = cv2.resize(cut, (pixels, pixels), interpolation=method)
+        cut = cut[:, ::-1] if rng.random() < 0.5 else cut
+        return np.ascontiguousarray(cut, dtype=np.float32) / np.float32(255)

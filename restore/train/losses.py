@@ -1,0 +1,93 @@
+"""The palette of colours, and the loss of a distribution over it.
+
+Source: Zhang, Isola and Efros 2016, "Colorful Image Colorization", 2.2 (soft encoding, class rebalancing). Theirs is a
+fixed grid of 313 bins; here the bins are the cluster centres of the training photographs' colours, dense where eyes
+and photographs have many colours (near grey, skin, foliage) and wide apart where they have few.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from restore.train.data import Photo, decode, lab
+
+_NEAREST = 5
+"""Bins that one true colour is spread over."""
+
+
+def histogram(photos: list[Photo], seed: int, count: int = 800) -> NDArray[np.float64]:
+    """Count colours in cells of 2 ab units, shape (128, 128), over `count` random photographs."""
+    total = np.zeros((128, 128))
+    for index in np.random.default_rng(seed).permutation(len(photos))[:count]:
+        picture = decode(photos[index])
+        if picture is None:
+            continue
+        small = cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        ab = lab(small)[..., 1:].reshape(-1, 2)
+        total += np.histogram2d(ab[:, 0], ab[:, 1], bins=128, range=((-128, 128), (-128, 128)))[0]
+    return total
+
+
+def palette(counts: NDArray[np.float64], bins: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Cluster colours into bins, weighted by the square root of how common they are.
+
+    Returns:
+        Centres, shape (K, 2), ab, from grey to saturated; and the share of all pixels nearest to each, shape (K,).
+    """
+    a, b = np.nonzero(counts >= 1)
+    cells = np.stack((a, b), 1) * 2.0 - 127.0
+    share = counts[a, b] / counts.sum()
+    rng, weight = np.random.default_rng(seed), np.sqrt(share)
+    centers = cells[rng.choice(len(cells), bins, replace=len(cells) < bins, p=weight / weight.sum())]
+    for _ in range(60):
+        nearest = _distances(cells, centers).argmin(1)
+        mass = np.bincount(nearest, weight, bins)
+        mean = np.stack([np.bincount(nearest, weight * cells[:, i], bins) for i in (0, 1)], 1)
+        centers = np.where(mass[:, None] > 0, mean / np.maximum(mass, 1e-12)[:, None], centers)
+    centers = centers[np.hypot(*centers.T).argsort()]
+    prior = np.bincount(_distances(cells, centers).argmin(1), share, bins)
+    return torch.tensor(centers, dtype=torch.float32), torch.tensor(prior, dtype=torch.float32)
+
+
+def _distances(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
+    return ((one[:, None] - two[None]) ** 2).sum(-1)
+
+
+class ColorLoss:
+    """Rebalanced cross-entropy against softly encoded colours, plus smooth L1 of the mean colour."""
+
+    def __init__(self, centers: Tensor, prior: Tensor, sigma: float, rebalance: float, regression: float) -> None:
+        """Prepare a table from every whole ab to its nearest bins.
+
+        Args:
+            centers: Shape (K, 2).
+            prior: Shape (K,), sums to 1.
+            sigma: Width of the soft encoding, ab units.
+            rebalance: Lambda of Zhang et al.: 1 weights all bins alike.
+            regression: Weight of the second term.
+        """
+        self.centers, self.regression = centers, regression
+        weight = 1 / ((1 - rebalance) * prior + rebalance / len(prior))
+        weight = weight / (weight * prior).sum()
+        axis = torch.arange(-128.0, 129.0)
+        grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+        squared, self.nearest = torch.cdist(grid, centers).square().topk(_NEAREST, largest=False)
+        share = torch.softmax(-squared / (2 * sigma**2), 1)
+        self.share = share * (share * weight[self.nearest]).sum(1, keepdim=True)
+
+    def __call__(self, logits: Tensor, ab: Tensor) -> Tensor:
+        """Return the mean loss of logits (B, K, H, W) against ab (B, 2, H, W), a scalar."""
+        flat = logits.float().permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
+        truth = ab.permute(0, 2, 3, 1).reshape(-1, 2)
+        cell = (truth.round().clamp(-128, 128) + 128).long()
+        cell = cell[:, 0] * 257 + cell[:, 1]
+        log_share = F.log_softmax(flat, 1)
+        target = self.share[cell]
+        entropy = -(log_share.gather(1, self.nearest[cell]) * target).sum(1).mean()
+        mean = log_share.exp() @ self.centers
+        return entropy + self.regression * F.smooth_l1_loss(mean, truth, beta=10.0) / 10.0
