@@ -37,7 +37,7 @@ class Neural:
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``, several with commas (batches are dealt to them in order), or ``auto``."""
     precision: Precision = "auto"
-    """``fp32`` is the reference; ``bf16`` and ``fp16`` are faster; ``auto`` is the fastest that the device does well."""
+    """``fp32`` is the reference; ``bf16`` and ``fp16`` are faster; ``auto`` is the fastest that suits the device."""
     batch: int = 4
     """Frames per pass of the generator."""
     render_factor: int | None = None
@@ -116,7 +116,9 @@ def devices_of(names: str) -> list[str]:
         except RuntimeError as error:
             raise ConfigError(f"unknown device {name!r}; use cpu, cuda, cuda:0,cuda:1 or auto") from error
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise ConfigError(f"device {name!r} is not on this machine, which has {torch.cuda.device_count()} CUDA devices")
+            raise ConfigError(
+                f"device {name!r} is not on this machine, which has {torch.cuda.device_count()} CUDA devices"
+            )
         if device.type not in ("cpu", "cuda"):
             raise ConfigError(f"device {name!r} is not supported; use cpu, cuda, cuda:0,cuda:1 or auto")
     return devices

@@ -1,0 +1,255 @@
+"""Restore one film: scan, plan, work on its parts wherever they are worked on, join."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from restore import reel as reels
+from restore.config import dump_pipeline
+from restore.encode import Profile, log_changes, part_suffix
+from restore.errors import MediaError, StageError
+from restore.join import PartFile, check_container, join
+from restore.part import Job, PartRecord, finished, process, write_json
+from restore.plan import Part, parts_of, shots_of
+from restore.probe import Source
+from restore.reel import Reel
+from restore.stage import Stage
+
+log = logging.getLogger(__name__)
+
+PART_SECONDS = 15
+"""Length of a part of a long shot, or of the short shots that share one."""
+
+
+class Map(Protocol):
+    """How parts are worked on: anything shaped like the builtin `map`; results may come in any order."""
+
+    def __call__(self, work: Callable[[Part], PartRecord], parts: Iterable[Part], /) -> Iterator[PartRecord]: ...
+
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with a phase (``scan``, ``restore``, ``join``), what is done of it, and its total if that is known."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film to be restored, with everything that decides its output."""
+
+    source: Source
+    output: Path
+    stages: tuple[Stage, ...]
+    profile: Profile
+    versions: dict[str, str]
+    """What else decides the pixels: hashes of weights, versions of libraries, the type of device."""
+    key: str
+    """Hash of stages, profile, versions and the source's fingerprint."""
+    start_seconds: Fraction | None = None
+    end_seconds: Fraction | None = None
+    part_frames: int | None = None
+    """Frames of a part; `PART_SECONDS` if None."""
+    chunk: int = 16
+    threads: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """The work folder, beside the output."""
+        return self.output.with_name(f"{self.output.name}.restore")
+
+
+@dataclass(frozen=True)
+class FilmReport:
+    """What became of a film."""
+
+    output: Path
+    frames: int
+    parts: int
+    resumed_parts: int
+    """Parts that an earlier run had finished."""
+    seconds: float
+    mean_chroma: float
+    """Mean of sqrt(a*^2 + b*^2) before painting."""
+
+
+def restore_film(
+    film: Film, *, execute: Map | None = None, fresh: bool = False, progress: Progress | None = None
+) -> FilmReport:
+    """Restore a film into its output, which appears whole or not at all.
+
+    A run that was interrupted continues where it was: what is finished and undamaged is not done again.
+
+    Args:
+        film: What to do.
+        execute: How parts are worked on; the builtin `map` if None.
+        fresh: Forget what an earlier run has done.
+        progress: Told how far the work is.
+
+    Raises:
+        RestoreError: Something a user can set right. The work folder stays, so the next run continues.
+    """
+    began = time.monotonic()
+    check_container(film.source, film.output, film.profile)
+    log_changes(film.profile, film.source)
+    suffix = part_suffix(film.profile, film.output, film.source)
+    with _work_folder(film, fresh):
+        reel = _scan(film, progress)
+        parts = _plan(film, reel)
+        job = Job(film.source, film.stages, film.profile, film.folder, suffix, film.key, film.chunk, film.threads)
+        done = {part.number: record for part in parts if (record := finished(part, job=job))}
+        resumed = len(done)
+        if resumed:
+            log.info("%s: %d of %d parts are done", film.output, resumed, len(parts))
+        missing = [part for part in parts if part.number not in done]
+        for record in _execute(missing, parts, job, execute, progress):
+            done[record.number] = record
+        if lost := [part for part in parts if part.number not in done]:
+            raise StageError("no worker finished this part", "part", (lost[0].first, lost[0].stop - 1))
+        _join(film, reel, parts, job, progress)
+        records = [done[part.number] for part in parts]
+    shutil.rmtree(film.folder)
+    frames = sum(record.frames for record in records)
+    mean_chroma = sum(record.mean_chroma * record.frames for record in records) / frames
+    report = FilmReport(
+        film.output, frames, len(parts), resumed, round(time.monotonic() - began, 2), round(mean_chroma, 2)
+    )
+    _write_report(film, report)
+    return report
+
+
+def _execute(
+    missing: list[Part], parts: Sequence[Part], job: Job, execute: Map | None, progress: Progress | None
+) -> Iterator[PartRecord]:
+    """Work on parts, and tell the progress: by frames here, by parts where others do the work."""
+    total = sum(len(part) for part in parts)
+    done = total - sum(len(part) for part in missing)
+    if execute is not None:
+        for record in execute(partial(process, job=job), missing):
+            done += record.frames
+            if progress:
+                progress("restore", done, total)
+            yield record
+        return
+
+    def count(frames: int) -> None:
+        nonlocal done
+        done += frames
+        if progress:
+            progress("restore", done, total)
+
+    yield from map(partial(process, job=job, progress=count), missing)
+
+
+@contextmanager
+def _work_folder(film: Film, fresh: bool) -> Iterator[None]:
+    """Make the work folder and hold it, so that two runs never write the same output."""
+    folder = film.folder
+    try:
+        if fresh and folder.exists():
+            shutil.rmtree(folder)
+        (folder / "parts").mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise MediaError(f"cannot make the work folder ({error.strerror})", str(folder)) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise MediaError(
+                "another run is working on this output; wait for it or stop it", str(film.output)
+            ) from error
+        yield
+
+
+def _scan(film: Film, progress: Progress | None) -> Reel:
+    """Return what one pass over the film finds, from an earlier run if it looked at the same film."""
+    notes = {
+        "fingerprint": film.source.fingerprint,
+        "start": str(film.start_seconds),
+        "end": str(film.end_seconds),
+    }
+    path = film.folder / "scan.json"
+    try:
+        if json.loads(path.read_text()) == notes:
+            return reels.load(film.folder)
+    except (OSError, ValueError, MediaError):
+        log.debug("%s: no earlier scan to use", film.output)
+    seen = 0
+
+    def count(frames: int) -> None:
+        nonlocal seen
+        seen += frames
+        if progress:
+            progress("scan", seen, film.source.frames)
+
+    reel = reels.scan(
+        film.source,
+        start_seconds=film.start_seconds,
+        end_seconds=film.end_seconds,
+        threads=film.threads,
+        progress=count,
+    )
+    reels.save(reel, film.folder)
+    write_json(path, notes)
+    return reel
+
+
+def _plan(film: Film, reel: Reel) -> tuple[Part, ...]:
+    """Cut the reel into parts and write the plan down."""
+    wanted = reel.between(film.source, film.start_seconds, film.end_seconds)
+    size = film.part_frames or max(1, round(PART_SECONDS * film.source.average_rate))
+    parts = parts_of(shots_of((0, len(reel)), reel.cuts), size, wanted)
+    plan = {
+        "source": film.source.path,
+        "fingerprint": film.source.fingerprint,
+        "key": film.key,
+        "pipeline": dump_pipeline(film.stages),
+        "profile": film.profile.name,
+        "frames": wanted,
+        "cuts": reel.cuts,
+        "fields": asdict(reel.fields),
+        "parts": [(part.first, part.stop) for part in parts],
+    }
+    write_json(film.folder / "plan.json", plan)
+    return parts
+
+
+def _join(film: Film, reel: Reel, parts: tuple[Part, ...], job: Job, progress: Progress | None) -> None:
+    files = [
+        PartFile(job.file(part), reel.index.pts[part.first : part.stop], reel.index.duration[part.first : part.stop])
+        for part in parts
+    ]
+    count = partial(progress, "join") if progress else None
+    passage = {}
+    if film.start_seconds is not None or film.end_seconds is not None:
+        passage = {"start": film.start_seconds, "end": film.end_seconds}
+    join(film.source, files, film.output, film.profile, progress=count, **passage)
+
+
+def _write_report(film: Film, report: FilmReport) -> None:
+    """Write beside the output how it was made, so that it can be made again."""
+    path = film.output.with_name(f"{film.output.name}.json")
+    content = {
+        "source": film.source.path,
+        "fingerprint": film.source.fingerprint,
+        "pipeline": dump_pipeline(film.stages),
+        "profile": film.profile.name,
+        "versions": film.versions,
+        "assumed": film.source.color.assumed,
+        **asdict(report),
+    }
+    try:
+        write_json(path, content)
+    except OSError as error:
+        raise MediaError(
+            f"the film is done, but not its report ({os.strerror(error.errno or 0)})", str(path)
+        ) from error

@@ -1,0 +1,243 @@
+"""Restore one part of a film: decode, stages, encode, and a record that says what is in the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from restore import reel as reels
+from restore.clip import Clip
+from restore.decode import clips
+from restore.encode import Profile, encode_part
+from restore.plan import Part, shots_of
+from restore.probe import Source
+from restore.reel import Reel
+from restore.stage import Stage, stream
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all parts of a film have in common. Pickles, and stays small whatever the film's length."""
+
+    source: Source
+    stages: tuple[Stage, ...]
+    profile: Profile
+    folder: Path
+    """The work folder, with `reel.npz` and `parts/`; shared by all machines that work on the film."""
+    suffix: str
+    """Of part files; a part of a numbered sequence is a folder."""
+    key: str
+    """Hash of everything that decides the pixels of a part, apart from the part itself."""
+    chunk: int = 16
+    """Frames that flow through the stages together; the output does not depend on it."""
+    threads: int = 0
+    """Windows worked on at a time; 0 for one a core."""
+
+    @property
+    def radius(self) -> int:
+        """Frames of context that the stages read on each side, together."""
+        return sum(stage.radius for stage in self.stages)
+
+    def file(self, part: Part) -> Path:
+        """Return where a part's frames go."""
+        return self.folder / "parts" / f"{part.number:06d}{self.suffix}"
+
+    def record_file(self, part: Part) -> Path:
+        """Return where a part's record goes."""
+        return self.folder / "parts" / f"{part.number:06d}.json"
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """What a finished part file holds."""
+
+    number: int
+    first: int
+    stop: int
+    key: str
+    bytes: int
+    sha256: str
+    mean_chroma: float
+    """Mean of sqrt(a*^2 + b*^2) over the part."""
+    seconds: float
+    """Wall time it took."""
+
+    @property
+    def frames(self) -> int:
+        return self.stop - self.first
+
+
+def process(part: Part, *, job: Job, progress: Progress | None = None) -> PartRecord:
+    """Decode, restore and encode one part. Pure: the same arguments give the same decoded frames.
+
+    The part file and its record appear whole, the record last.
+
+    Raises:
+        RestoreError: Something a user can set right; the message names the file or the frames.
+    """
+    began = time.monotonic()
+    chroma = _Mean()
+    with _workers(job.threads) as pool, ahead(_chunks(part, job), 2) as source_clips:
+        restored = stream(job.stages, source_clips, pool, ahead=max(2, pool._max_workers))
+        kept = _trimmed(restored, part, chroma, progress)
+        result = encode_part(job.file(part), kept, job.profile, job.source)
+    record = PartRecord(
+        number=part.number,
+        first=part.first,
+        stop=part.stop,
+        key=job.key,
+        bytes=result.bytes,
+        sha256=result.sha256,
+        mean_chroma=round(chroma.value, 3),
+        seconds=round(time.monotonic() - began, 3),
+    )
+    write_json(job.record_file(part), asdict(record))
+    return record
+
+
+def finished(part: Part, *, job: Job) -> PartRecord | None:
+    """Return the record of a part that is done and undamaged, None if it must be done."""
+    try:
+        record = PartRecord(**json.loads(job.record_file(part).read_text()))
+        if (record.first, record.stop, record.key) != (part.first, part.stop, job.key):
+            return None
+        if sum(file.stat().st_size for file in _files(job.file(part))) != record.bytes:
+            return None
+        return record if sha256_of(job.file(part)) == record.sha256 else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the files of a folder in order."""
+    digest = hashlib.sha256()
+    for file in _files(path):
+        with file.open("rb") as data:
+            while block := data.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1, default=str) + "\n")
+    temporary.replace(path)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+def _chunks(part: Part, job: Job) -> Iterator[Clip]:
+    """Decode a part with its context, in clips that never reach over a cut."""
+    first, stop = part.reach(job.radius)
+    index = _reel(job.folder, (job.folder / "reel.npz").stat().st_mtime_ns).index
+    spans = shots_of((first, stop), [shot[0] for shot in part.shots])
+    whole = dict(zip([max(first, shot[0]) for shot in part.shots], part.shots, strict=True))
+    for clip in clips(job.source, index, first, stop, chunk=job.chunk, luma_only=True):
+        for start, end in spans:
+            low, high = max(clip.first, start), min(clip.first + len(clip), end)
+            if low < high:
+                yield replace(clip[low - clip.first : high - clip.first], shot=whole[start])
+
+
+@lru_cache(maxsize=2)
+def _reel(folder: Path, changed: int) -> Reel:
+    """Load a reel once per process; `changed` makes an overwritten file a new one."""
+    return reels.load(folder)
+
+
+def _trimmed(restored: Iterator[Clip], part: Part, chroma: _Mean, progress: Progress | None) -> Iterator[Clip]:
+    """Drop the context frames, and note what passes."""
+    for clip in restored:
+        kept = clip[max(0, part.first - clip.first) : max(0, part.stop - clip.first)]
+        if not len(kept):
+            continue
+        if kept.ab is not None:
+            chroma.add(float(np.hypot(kept.ab[:, 0], kept.ab[:, 1]).mean()), len(kept))
+        yield kept
+        if progress:
+            progress(len(kept))
+
+
+class _Mean:
+    """A running mean."""
+
+    def __init__(self) -> None:
+        self.total, self.weight = 0.0, 0
+
+    def add(self, value: float, weight: int) -> None:
+        self.total, self.weight = self.total + value * weight, self.weight + weight
+
+    @property
+    def value(self) -> float:
+        return self.total / max(1, self.weight)
+
+
+@contextmanager
+def _workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool whose workers run torch and OpenCV on one thread each: many windows, not many threads a window."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "stage", lambda: torch.set_num_threads(1))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        cv2.setNumThreads(before)
+
+
+@contextmanager
+def ahead(items: Iterator[Clip], depth: int) -> Iterator[Iterator[Clip]]:
+    """Run an iterator in a thread of its own, at most `depth` items ahead of its consumer."""
+    waiting: queue.Queue[Clip | BaseException | None] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(item: Clip | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return waiting.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            for item in items:
+                put(item)
+                if stopped.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # handed to the consumer, which raises it
+            put(error)
+
+    def consume() -> Iterator[Clip]:
+        while (item := waiting.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    thread = threading.Thread(target=produce, name="decode", daemon=True)
+    thread.start()
+    try:
+        yield consume()
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,119 @@
+"""One streaming pass over a film: the time of every frame, where shots begin, and how its fields lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from restore.decode import Index, IndexBuilder, read
+from restore.errors import MediaError
+from restore.fields import FieldDetector, FieldReport
+from restore.plan import Span
+from restore.probe import Source
+from restore.shots import ShotDetector
+
+CONTEXT_SECONDS = 5
+"""Film decoded on each side of a passage, so that its frames get the context that they have in the whole film."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reel:
+    """What one pass over a film, or over a passage of it, found."""
+
+    index: Index
+    cuts: tuple[int, ...]
+    """First frames of shots, without the very first."""
+    fields: FieldReport
+
+    def __len__(self) -> int:
+        return len(self.index.pts)
+
+    def between(self, source: Source, start_seconds: Fraction | None, end_seconds: Fraction | None) -> Span:
+        """Return the frames shown from `start_seconds` until before `end_seconds`, counted from the first frame.
+
+        Raises:
+            MediaError: No frame lies between them.
+        """
+        origin = source.start_pts if source.start_pts is not None else int(self.index.pts[0])
+        first, stop = (
+            edge if at is None else int(np.searchsorted(self.index.pts, float(origin + at / source.time_base) - 1e-6))
+            for at, edge in ((start_seconds, 0), (end_seconds, len(self)))
+        )
+        if first >= stop:
+            raise MediaError("no frame lies between --start and --end", source.path)
+        return first, stop
+
+
+def scan(
+    source: Source,
+    *,
+    start_seconds: Fraction | None = None,
+    end_seconds: Fraction | None = None,
+    threads: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Reel:
+    """Decode a film once, luma only, and note what planning needs.
+
+    Memory holds a few small pictures and 24 bytes a frame. Of a passage, only it and some seconds around are decoded.
+
+    Args:
+        source: The film.
+        start_seconds: Start of the passage, from the first frame.
+        end_seconds: End of the passage.
+        threads: Decoder threads; 0 lets libav choose.
+        progress: Called with the number of new frames, now and then.
+
+    Raises:
+        MediaError: The film cannot be decoded to its end, or has no frames.
+    """
+    index, shots, interlacing = IndexBuilder(), ShotDetector(), FieldDetector()
+    origin = source.start_pts or 0
+    start_pts = None
+    if start_seconds is not None and start_seconds > CONTEXT_SECONDS:
+        start_pts = origin + int((start_seconds - CONTEXT_SECONDS) / source.time_base)
+    count = 0
+    for frame in read(source, threads=threads, start_pts=start_pts, luma_only=True):
+        if end_seconds is not None and (frame.pts - origin) * source.time_base > end_seconds + CONTEXT_SECONDS:
+            break
+        index.add(frame)
+        shots.push(frame.luma, source.color)
+        interlacing.push(frame)
+        count += 1
+        if progress and count % 16 == 0:
+            progress(16)
+    if not count:
+        raise MediaError("no frame could be decoded from its video stream", source.path)
+    if progress:
+        progress(count % 16)
+    return Reel(index.build(), shots.finish(), interlacing.finish())
+
+
+def save(reel: Reel, folder: Path) -> None:
+    """Write a reel to `reel.npz` in a folder, whole or not at all."""
+    temporary = folder / "reel.npz.tmp"
+    notes = json.dumps({"cuts": reel.cuts, "fields": asdict(reel.fields)})
+    with temporary.open("wb") as file:
+        arrays = {column.name: getattr(reel.index, column.name) for column in fields(Index)}
+        np.savez(file, notes=np.array(notes), **arrays)
+    temporary.replace(folder / "reel.npz")
+
+
+def load(folder: Path) -> Reel:
+    """Read the reel that `save` wrote.
+
+    Raises:
+        MediaError: The file is missing or damaged.
+    """
+    path = folder / "reel.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            notes = json.loads(str(arrays["notes"]))
+            index = Index(**{column.name: arrays[column.name] for column in fields(Index)})
+        return Reel(index, tuple(notes["cuts"]), FieldReport(**notes["fields"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MediaError(f"cannot read what the scan found ({error}); start over with --fresh", str(path)) from error

@@ -1,0 +1,193 @@
+"""Restore anything: the public `run`, which finds out what its sources are and does them one after another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from restore import stills
+from restore.config import settings_hash
+from restore.errors import ConfigError, MediaError, RestoreError
+from restore.film import FilmReport, Map, Progress, restore_film
+from restore.photo import Ledger, PhotoReport, restore_photo
+from restore.setup import Options, check_output, film_for, output_for, stages_for, versions
+
+log = logging.getLogger(__name__)
+
+Report = FilmReport | PhotoReport
+Work = Callable[[], Report]
+
+
+class BatchError(RestoreError):
+    """Some of several sources failed; the rest is done.
+
+    Attributes:
+        failures: The error of each source that failed, in order.
+        reports: What became of the others.
+    """
+
+    def __init__(self, failures: list[RestoreError], reports: list[Report]) -> None:
+        super().__init__(failures, reports)
+        self.failures, self.reports = failures, reports
+
+    def __str__(self) -> str:
+        lines = "\n".join(f"  {failure}" for failure in self.failures)
+        total = len(self.failures) + len(self.reports)
+        return f"{len(self.failures)} of {total} sources failed, the rest is done:\n{lines}"
+
+
+def run(
+    source: str | Path | Sequence[str | Path], output: str | Path, *, progress: Progress | None = None, **options: Any
+) -> list[Report]:
+    """Restore a film, a still, a folder of stills, a numbered sequence, or several of them.
+
+    Args:
+        source: A file, a folder of stills (its tree is mirrored), a numbered sequence (a pattern as in
+            ``scan_%06d.dpx``, or a folder together with `rate`), or several of these.
+        output: A file; a folder for a folder of stills or several sources; a pattern or a folder for a sequence.
+        progress: Called with a phase, what is done of it and its total, if known.
+        **options: The fields of `restore.setup.Options`, which are also the options of the command line.
+
+    Returns:
+        What became of each source, in order.
+
+    Raises:
+        RestoreError: Something a user can set right; a `BatchError` if some of several sources failed.
+        TypeError: An option is unknown.
+    """
+    chosen = Options(**options)
+    sources = [Path(source)] if isinstance(source, str | Path) else [Path(one) for one in source]
+    if not sources:
+        raise ConfigError("no source given")
+    with ExitStack() as stack:
+        works = list(_works(sources, Path(output), chosen, _executor(chosen, stack), progress))
+        if len(works) == 1:
+            return [works[0]()]
+        return _all(works, progress)
+
+
+def _all(works: Sequence[Work], progress: Progress | None) -> list[Report]:
+    reports: list[Report] = []
+    failures: list[RestoreError] = []
+    for number, work in enumerate(works, 1):
+        try:
+            reports.append(work())
+        except RestoreError as error:
+            failures.append(error)
+        if progress:
+            progress("files", number, len(works))
+    if failures:
+        raise BatchError(failures, reports)
+    return reports
+
+
+def _executor(options: Options, stack: ExitStack) -> Callable[[], Map | None]:
+    """Return what starts the workers when the first film needs them."""
+    started: list[Map] = []
+
+    def execute() -> Map | None:
+        if options.workers == 1:
+            return None
+        if not started:
+            from restore.cluster import local_workers  # imported late: `distributed` takes a second to import
+
+            started.append(stack.enter_context(local_workers(options.workers)))
+        return started[0]
+
+    return execute
+
+
+def _works(
+    sources: Sequence[Path],
+    output: Path,
+    options: Options,
+    execute: Callable[[], Map | None],
+    progress: Progress | None,
+) -> Iterator[Work]:
+    """Say what is to be done for each source; nothing is done before all are known."""
+    several = len(sources) > 1
+    for source in sources:
+        folder = source.is_dir() and options.rate is None
+        if folder:
+            yield from _folder(source, output / source.name if several else output, options)
+        elif source.is_file() and stills.is_still(source):
+            yield partial(_still, source, output, options, several)
+        else:
+            yield partial(_film, source, output, options, several, execute, progress)
+
+
+def _film(
+    source: Path,
+    output: Path,
+    options: Options,
+    several: bool,
+    execute: Callable[[], Map | None],
+    progress: Progress | None,
+) -> Report:
+    if options.profile == "sequence" or "%" in output.name:
+        named = output / source.stem if several else output
+    else:
+        named = output_for(source, output, options, several=several, still=False)
+    film = film_for(source, named, options)
+    return restore_film(film, execute=execute(), fresh=options.fresh, overwrite=options.overwrite, progress=progress)
+
+
+def _still(source: Path, output: Path, options: Options, several: bool) -> Report:
+    named = output_for(source, output, options, several=several, still=True)
+    return restore_photo(source, named, stages_for("still", options))
+
+
+def _folder(folder: Path, output: Path, options: Options) -> Iterator[Work]:
+    """Mirror a folder of stills; what an interrupted run has finished is not done again.
+
+    Raises:
+        MediaError: The folder holds no stills, or the output lies inside it or is a file.
+    """
+    found = stills.find_stills(folder)
+    if not found:
+        raise MediaError(
+            "holds no stills; give films by name, and a numbered sequence together with --rate", str(folder)
+        )
+    if output.resolve().is_relative_to(folder.resolve()) or output.is_file():
+        raise MediaError("the output of a folder must be another folder, outside of it", str(output))
+    stages = stages_for("still", options)
+    output.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(output, settings_hash(stages, versions(stages)))
+
+    def work(source: Path) -> Report:
+        target = output / source.relative_to(folder)
+        if not options.fresh and (report := ledger.find(source, target)):
+            return report
+        check_output(source, target, options.overwrite)
+        done = restore_photo(source, target, stages)
+        ledger.add(source, done)
+        return done
+
+    yield from (partial(work, source) for source in found)
+
+
+def describe(reports: Sequence[Report], seconds: float) -> Iterator[str]:
+    """Say in a few lines what became of the sources."""
+    films = [report for report in reports if isinstance(report, FilmReport)]
+    photos = [report for report in reports if isinstance(report, PhotoReport)]
+    for film in films:
+        earlier = f", {film.resumed_parts} of {film.parts} parts from an earlier run" if film.resumed_parts else ""
+        rate = film.frames / max(film.seconds, 1e-3)
+        yield f"{film.output}: {film.frames} frames in {film.seconds:.1f} s ({rate:.1f} frames a second{earlier})"
+    for photo in photos[:1] if len(photos) == 1 else ():
+        yield f"{photo.output}: done in {seconds:.1f} s{_TONES[photo.toned]}"
+    if len(photos) > 1:
+        resumed = sum(photo.resumed for photo in photos)
+        colour = sum(photo.toned == "color" for photo in photos)
+        yield f"{len(photos)} stills in {seconds:.1f} s, {resumed} from an earlier run, {colour} had colour (luma used)"
+
+
+_TONES = {
+    "gray": "",
+    "toned": " (a toned print: treated as black and white)",
+    "color": " (it has colour; only its luma was used)",
+}

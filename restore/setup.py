@@ -1,0 +1,177 @@
+"""From options to what will be done: stages, profile, output names, and the key that names the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import torch
+
+from restore import __version__, weights
+from restore.colorize.neural import Neural, devices_of
+from restore.colorize.paint import Paint
+from restore.config import load_pipeline, settings_hash
+from restore.encode import choose_profile, load_profile, subsampling_for
+from restore.errors import ConfigError, MediaError
+from restore.film import Film
+from restore.generators import Precision
+from restore.probe import probe
+from restore.stage import Stage
+from restore.stages import STAGES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to restore; the same names as the options of the command line."""
+
+    pipeline: str | Path | None = None
+    """A pipeline file or the name of a shipped one; ``film`` or ``still`` if None."""
+    profile: str | None = None
+    """``access``, ``archive``, ``edit``, ``sequence`` or a profile file; by the output's name if None."""
+    settings: Sequence[str] = ()
+    """``stage.field=value``, as in ``smooth.radius=2``; these win over all others."""
+    weights: str | None = None
+    """A name in the registry or a file."""
+    device: str | None = None
+    """``cpu``, ``cuda``, ``cuda:0,cuda:1`` or ``auto``."""
+    precision: Precision | None = None
+    batch: int | None = None
+    """Frames per pass of the generator."""
+    render_factor: int | None = None
+    """DeOldify generators: side of their square input divided by 16."""
+    start: Fraction | None = None
+    """Seconds from the first frame; with `end`, a passage to try."""
+    end: Fraction | None = None
+    """Seconds from the first frame."""
+    rate: Fraction | None = None
+    """Frames per second of a numbered sequence."""
+    workers: int = 1
+    """Processes on this machine that work on parts."""
+    overwrite: bool = False
+    """Replace an output that exists."""
+    fresh: bool = False
+    """Do not continue an interrupted run, start over."""
+    part_frames: int | None = None
+    """Frames of a part; about 15 seconds if None."""
+    chunk: int = 16
+    """Frames that flow through the stages together; the output does not depend on it."""
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "chunk", "part_frames"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name.replace('_', '-')} must be at least 1, got {value}")
+        if self.start is not None and self.start < 0:
+            raise ConfigError(f"start must not be negative, got {float(self.start)} seconds")
+        if self.end is not None and self.end <= (self.start or 0):
+            raise ConfigError(f"end must come after start, got {float(self.end)} seconds")
+        if self.rate is not None and self.rate <= 0:
+            raise ConfigError(f"rate must be positive, got {float(self.rate)}")
+
+
+def stages_for(kind: str, options: Options) -> tuple[Stage, ...]:
+    """Read the pipeline for a ``film`` or a ``still``, and apply the options to it.
+
+    Raises:
+        ConfigError: The pipeline, a setting or a device is wrong, or the pipeline does not end with chroma.
+        WeightsError: The weights are unknown or not on this machine.
+    """
+    own = {
+        "neural.weights": options.weights,
+        "neural.device": options.device,
+        "neural.precision": options.precision,
+        "neural.batch": options.batch,
+        "neural.render_factor": options.render_factor,
+    }
+    overrides = [f"{name}={value}" for name, value in own.items() if value is not None]
+    stages = load_pipeline(options.pipeline or kind, [*overrides, *options.settings], STAGES)
+    if not stages or stages[-1].writes != "chroma":
+        raise ConfigError("the pipeline must end with a stage that writes chroma (paint)")
+    return tuple(_settled(stage) for stage in stages)
+
+
+def _settled(stage: Stage) -> Stage:
+    """Settle what a setting leaves to the machine, so that all workers do the same."""
+    if isinstance(stage, Neural):
+        weights.find(stage.weights)
+        return replace(stage, device=",".join(devices_of(stage.device)))
+    return stage
+
+
+def film_for(path: Path, output: Path, options: Options) -> Film:
+    """Put together everything that decides the output of a film or a numbered sequence."""
+    source = probe(path, rate=options.rate)
+    profile = load_profile(options.profile or choose_profile(output))
+    subsampling = subsampling_for(profile, source)
+    stages = tuple(
+        replace(stage, subsampling=subsampling) if isinstance(stage, Paint) else stage
+        for stage in stages_for("film", options)
+    )
+    found = versions(stages)
+    key = settings_hash(stages, asdict(profile), found, source.fingerprint, str(options.start), str(options.end))
+    return Film(
+        source=source,
+        output=output,
+        stages=stages,
+        profile=profile,
+        versions=found,
+        key=key,
+        start_seconds=options.start,
+        end_seconds=options.end,
+        part_frames=options.part_frames,
+        chunk=options.chunk,
+    )
+
+
+def versions(stages: Sequence[Stage]) -> dict[str, str]:
+    """Return what decides the pixels beside the settings: versions, device types and hashes of weights."""
+    found = {
+        "restore": __version__,
+        "av": av.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "torch": torch.__version__,
+    }
+    for stage in stages:
+        if isinstance(stage, Neural):
+            file = weights.find(stage.weights)
+            found[f"weights {stage.weights}"] = weights.sha256_of(file.path)
+            found["device"] = devices_of(stage.device)[0].split(":")[0]
+    return found
+
+
+def output_for(path: Path, output: Path, options: Options, *, several: bool, still: bool) -> Path:
+    """Name the output of a source, and refuse to harm what is there.
+
+    Args:
+        path: The source.
+        output: As the user gave it: a file, or a folder that ends with a slash, exists, or is for several sources.
+        options: For the profile and `overwrite`.
+        several: The output must be a folder.
+        still: The source is a still, and keeps its own format.
+
+    Raises:
+        MediaError: The output is the source, or exists and may not be replaced.
+        ConfigError: The output of several sources is a file.
+    """
+    if several and output.is_file():
+        raise ConfigError(f"the output of several sources must be a folder, and {output} is a file")
+    if several or output.is_dir():
+        containers = load_profile(options.profile or "access").containers
+        keeps = still or path.suffix.lower() in containers
+        output = output / f"{path.stem}{path.suffix if keeps else containers[0]}"
+    check_output(path, output, options.overwrite)
+    return output
+
+
+def check_output(path: Path, output: Path, overwrite: bool) -> None:
+    """Refuse an output that is the source, or that exists and may not be replaced."""
+    if output.exists() and path.exists() and output.samefile(path):
+        raise MediaError("the output would overwrite the source; give it another name", str(output))
+    if output.exists() and not overwrite:
+        raise MediaError("exists already; use --overwrite to replace it", str(output))
