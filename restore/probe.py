@@ -7,12 +7,13 @@ import logging
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import av
 import av.stream
 from av.audio.codeccontext import AudioCodecContext
 from av.container import InputContainer
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -20,6 +21,7 @@ from av.video.stream import VideoStream
 from restore.clip import Color, Subsampling
 from restore.errors import MediaError
 from restore.numbered import escaped, numbered
+from restore.planes import is_supported
 from restore.tags import FieldOrder, color_of, format_subsampling, told_by_showinfo
 
 logger = logging.getLogger(__name__)
@@ -246,8 +248,10 @@ def _describe(
     stream = _film_stream(container, path)
     frame = _first_frame(container, stream, path)
     codec, layout = stream.codec_context.name, frame.format
-    rgb = layout.is_rgb or layout.has_palette
     siting, field = told_by_showinfo(frame)
+    color = color_of(frame, codec, siting, path)
+    if not is_supported(layout):
+        raise MediaError(f"pixel format {layout.name} is not supported; convert it to planar Y'CbCr first", path)
     time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate or stream.base_rate
     if not time_base or not rate:
         raise MediaError("has no time base or frame rate; remux it first", path)
@@ -255,7 +259,6 @@ def _describe(
     if duration is None and container.duration:
         duration = Fraction(container.duration, 1_000_000)
     estimate = frames or stream.frames or (round(duration * rate) if duration else 0)
-    matrix = next((side for side in frame.side_data if side.type.name == "DISPLAYMATRIX"), None)
     return Source(
         path=path,
         kind=kind,
@@ -273,11 +276,11 @@ def _describe(
         frames=estimate or None,
         sample_aspect_ratio=stream.sample_aspect_ratio or None,
         rotation=frame.rotation,
-        display_matrix=tuple(memoryview(matrix).cast("B").cast("i")) if matrix else None,
+        display_matrix=_display_matrix(frame),
         subsampling=format_subsampling(layout.name),
         monochrome=format_subsampling(layout.name) is None,
-        rgb=rgb,
-        color=color_of(frame, codec, siting, path),
+        rgb=layout.is_rgb or layout.has_palette,
+        color=color,
         field_order=_FIELD_ORDERS.get(stream.codec_context.field_order, field),
         streams=tuple(_stream_info(other) for other in container.streams),
         chapters=_chapters(container),
@@ -285,6 +288,13 @@ def _describe(
         missing_bytes=_missing_bytes(Path(path), container.format.name) if kind == "film" else 0,
         fingerprint=fingerprint(path),
     )
+
+
+def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
+    side_data = cast(SideDataContainer, frame.side_data)
+    found = (side_data[n] for n in range(len(side_data)) if side_data[n].type == Type.DISPLAYMATRIX)
+    matrix = next(found, None)
+    return None if matrix is None else tuple(memoryview(matrix).cast("B").cast("i"))
 
 
 def _stream_info(stream: Stream) -> StreamInfo:
