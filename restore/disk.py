@@ -1,0 +1,40 @@
+"""What goes wrong while files are written, said so that a person can act on it."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+
+from restore.errors import MediaError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file is written into a `MediaError` that names it.
+
+    Raises:
+        MediaError: No space, no permission, or whatever else the system or libav says.
+    """
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        raise writing_error(error, path) from error
+
+
+def writing_error(error: OSError | av.FFmpegError, path: Path) -> MediaError:
+    """Return what a person can do about a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(path.parent).free // 2**20 if path.parent.is_dir() else 0
+        return MediaError(
+            f"cannot be written: no space left ({free} MB free in {path.parent}); free some, then run again: "
+            "finished work is kept",
+            str(path),
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return MediaError(f"cannot be written: no permission to write in {path.parent}", str(path))
+    return MediaError(f"cannot be written: {error.strerror or error}", str(path))

@@ -1,0 +1,151 @@
+"""Profiles: how results are encoded, and what a source becomes in each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from restore.clip import Color, Subsampling
+from restore.errors import ConfigError
+from restore.probe import Source
+from restore.shipped import data_folder
+
+_FRAMES = "frames"
+"""The codec of the sequence profile; which image codec it is depends on the suffix."""
+_MAX_CLOCK = Fraction(500)
+"""Frames per second of a part's clock at most: Matroska counts milliseconds, and frames must stay apart."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How the result is encoded. Part files are encoded with these settings, and only joined afterwards."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    name: str
+    description: str
+    suffixes: tuple[str, ...]
+    """Of the outputs it writes; the first is the usual one."""
+    codec: str
+    """Name of libavcodec's encoder, or `frames`."""
+    depths: tuple[int, ...]
+    """Bits of a code value that it can hold, ascending."""
+    subsampling: Subsampling
+    """Of the chroma that is painted."""
+    range: Literal["source", "limited", "full"]
+    """Of the code values that are written."""
+    options: dict[str, str]
+    """Of the encoder."""
+    threads: int
+    """Of the encoder; fixed, because the bytes of some encoders depend on it."""
+    keep_subsampling: bool = False
+    """Whether a source with finer chroma than `subsampling` keeps its own."""
+
+    def __post_init__(self) -> None:
+        if not self.suffixes or not self.depths:
+            raise ValueError("suffixes and depths must not be empty")
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether it writes numbered frames."""
+        return self.codec == _FRAMES
+
+    @property
+    def part_suffix(self) -> str:
+        """Of part files; a part of a sequence is a folder, whose suffix names the format of its frames."""
+        return self.suffixes[0] if self.is_sequence else ".mkv"
+
+
+def _known() -> list[str]:
+    return sorted(file.stem for file in (data_folder("configs") / "profiles").glob("*.yaml"))
+
+
+def load_profile(name: str | Path, output: Path | None = None) -> Profile:
+    """Read a profile that ships with the program, by name, or one of the user's, by path.
+
+    Args:
+        name: Of the profile, or the path of a YAML file.
+        output: What will be written; its suffix chooses the format of numbered frames.
+
+    Raises:
+        ConfigError: There is none of this name, the file is not a profile, or it cannot write such an output.
+    """
+    profile = _read(name)
+    if output is None:
+        return profile
+    suffix = output.suffix.lower()
+    if suffix in profile.suffixes:
+        return replace(profile, suffixes=(suffix,)) if profile.is_sequence else profile
+    if suffix or not profile.is_sequence:
+        raise ConfigError(f"{output}: the {profile.name} profile writes {', '.join(profile.suffixes)}")
+    return profile
+
+
+def _read(name: str | Path) -> Profile:
+    file = Path(name)
+    if file.suffix not in (".yaml", ".yml"):
+        if str(name) not in _known():
+            known = ", ".join(_known())
+            raise ConfigError(f"there is no profile {str(name)!r}; known are {known}, or the path of a .yaml file")
+        file = data_folder("configs") / "profiles" / f"{name}.yaml"
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: the profile cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{file}: a profile is a mapping of settings, as in access.yaml")
+    try:
+        return TypeAdapter(Profile).validate_python({"name": file.stem, **settings})
+    except ValidationError as error:
+        first, known = error.errors()[0], ", ".join(Profile.__dataclass_fields__)
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{file}: {place}: {first['msg']}; the settings of a profile are {known}") from error
+
+
+def choose_profile(output: Path) -> str:
+    """Return the name of the profile that an output's name asks for.
+
+    Raises:
+        ConfigError: Its suffix is not one that a profile writes.
+    """
+    suffix = output.suffix.lower()
+    if "%" in output.name or not suffix:
+        return "sequence"
+    films = load_profile("access").suffixes
+    if suffix in films:
+        return "access"
+    if suffix in load_profile("sequence").suffixes:
+        raise ConfigError(f"{output}: a film has many frames; name a folder, or a pattern as in frame_%06d{suffix}")
+    raise ConfigError(f"{output}: films are written to {', '.join(films)}, or as numbered frames to a folder")
+
+
+def subsampling_for(profile: Profile, source: Source) -> Subsampling:
+    """Return the chroma grid that the painter must fill.
+
+    H.264 holds only even sizes in 4:2:0 (heights in fours where fields are coded); other sizes get full chroma.
+    """
+    wanted = profile.subsampling
+    if profile.keep_subsampling and source.subsampling:
+        wanted = max(wanted, source.subsampling)  # as strings they sort from coarse to fine
+    step = 4 if source.field_order in ("tff", "bff") else 2
+    if profile.codec == "libx264" and wanted != "444" and (source.width % 2 or source.height % step):
+        return "444"
+    return wanted
+
+
+def output_color(profile: Profile, source: Source) -> Color:
+    """Return what the code values of the output mean: depth and range as the profile holds them."""
+    color = source.color
+    depth = next((depth for depth in profile.depths if depth >= color.depth), profile.depths[-1])
+    full_range = {"source": color.full_range, "limited": False, "full": True}[profile.range]
+    return replace(color, depth=depth, full_range=full_range)
+
+
+def index_clock(source: Source) -> Fraction:
+    """Return the frames per second of a part file's clock: frame n is at n / clock, whatever its real time."""
+    return min(source.average_rate, _MAX_CLOCK)
