@@ -3,7 +3,7 @@
 * `still`    what a still is; luma of R'G'B', R'G'B' of a painted clip
 * `exif`     EXIF and TIFF tags
 * `profile`  ICC profiles
-* `tiff`, `png`, `jpeg` (with WebP), `dpx`    one codec each: a file to and from a `Picture`
+* `tiff`, `png`, `jpeg`, `webp`, `dpx`    one codec each: a file to and from a `Picture`
 * `kinds`    which files are stills
 * `files`    reading and writing
 """

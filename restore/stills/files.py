@@ -14,7 +14,7 @@ import numpy as np
 
 from restore.clip import Clip, Plane, subsampling_of
 from restore.errors import ConfigError, MediaError, RestoreError
-from restore.stills import dpx, jpeg, png, profile, tiff
+from restore.stills import dpx, jpeg, png, profile, tiff, webp
 from restore.stills.exif import reset, xmp_reset
 from restore.stills.kinds import format_of_file, format_to_write
 from restore.stills.still import (
@@ -39,7 +39,8 @@ MAX_PIXELS = 2_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class _Codec:
-    size_of: Callable[[Path], tuple[int, int]]
+    size_of: Callable[[Path], tuple[int, int]] | None
+    """Reads width and height from the header; None where the format itself allows no absurd size."""
     read: Callable[[Path], Picture]
     write: Callable[[Path, Picture], None]
     depths: tuple[int, ...]
@@ -72,21 +73,21 @@ _CODECS: dict[Format, _Codec] = {
         frozenset({"icc", "exif", "xmp", "resolution", "chunks"}),
     ),
     "jpeg": _Codec(
-        jpeg.jpeg_size_of,
-        jpeg.read_jpeg,
-        jpeg.write_jpeg,
+        jpeg.size_of,
+        jpeg.read,
+        jpeg.write,
         (8,),
         frozenset(),
         65_500,
         frozenset({"icc", "exif", "xmp", "iptc", "resolution", "comment"}),
     ),
     "webp": _Codec(
-        jpeg.webp_size_of,
-        jpeg.read_webp,
-        jpeg.write_webp,
+        None,
+        webp.read,
+        webp.write,
         (8,),
         _COVERAGE,
-        16_383,
+        webp.SIDE,
         frozenset({"icc", "exif", "xmp"}),
     ),
     "dpx": _Codec(dpx.size_of, dpx.read, dpx.write, (8, 10, 12, 16), _COVERAGE, 2**31 - 1, frozenset({"header"})),
@@ -105,7 +106,8 @@ def read(path: str | os.PathLike[str]) -> Still:
     form = format_of_file(path)
     codec = _CODECS[form]
     with _decoding(path, form):
-        _check_size(codec.size_of(path), path)
+        if codec.size_of is not None:
+            _check_size(codec.size_of(path), path)
         picture = _as_rgb(codec.read(path), path)
     gray = picture.pixels.ndim == 2
     luma = upright(picture.pixels if gray else luma_from_rgb(picture.pixels), picture.orientation)

@@ -1,6 +1,6 @@
-"""JPEG and WebP through Pillow.
+"""JPEG through Pillow.
 
-The plugin classes are used instead of `PIL.Image.open`: the format is known, and the limit that Pillow puts on the
+The plugin class is used instead of `PIL.Image.open`: the format is known, and the limit that Pillow puts on the
 size of any picture in the process stays as the caller set it. `files` has a limit of its own.
 """
 
@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, JpegImagePlugin, WebPImagePlugin
+from PIL import Image, JpegImagePlugin
 
-from restore.errors import MediaError
 from restore.stills.exif import orientation_of, resolution_of
 from restore.stills.still import Metadata, Picture, Resolution
 
@@ -28,13 +27,13 @@ _SEGMENT = 65_535 - 2
 _IPTC_RESOURCE = 0x0404
 
 
-def jpeg_size_of(path: Path) -> tuple[int, int]:
+def size_of(path: Path) -> tuple[int, int]:
     """Return width and height from the header."""
     with JpegImagePlugin.JpegImageFile(path) as image:
         return image.size
 
 
-def read_jpeg(path: Path) -> Picture:
+def read(path: Path) -> Picture:
     """Read a gray, colour or CMYK JPEG.
 
     Adobe's programs store CMYK inverted and say so by an Adobe marker; without the marker it is as it stands.
@@ -58,7 +57,7 @@ def read_jpeg(path: Path) -> Picture:
     return Picture(pixels, 8, metadata=metadata, orientation=orientation_of(exif))
 
 
-def write_jpeg(path: Path, picture: Picture) -> None:
+def write(path: Path, picture: Picture) -> None:
     """Write a JPEG at quality 95 with chroma at full size."""
     metadata, settings = picture.metadata, {}
     if metadata.icc is not None:
@@ -77,42 +76,6 @@ def write_jpeg(path: Path, picture: Picture) -> None:
     if metadata.resolution is not None:
         data[13:18] = _jfif_density(metadata.resolution)
     path.write_bytes(data)
-
-
-def webp_size_of(path: Path) -> tuple[int, int]:
-    """Return width and height from the header."""
-    with WebPImagePlugin.WebPImageFile(path) as image:
-        return image.size
-
-
-def read_webp(path: Path) -> Picture:
-    """Read a WebP picture, lossy or lossless.
-
-    Raises:
-        MediaError: It is animated.
-    """
-    with WebPImagePlugin.WebPImageFile(path) as image:
-        if getattr(image, "n_frames", 1) > 1:
-            raise MediaError("is an animated WebP, not a still; give its frames as separate files", str(path))
-        image.load()
-        samples = np.array(image)
-        info: dict[Any, Any] = image.info
-    exif = _exif(info)
-    metadata = Metadata(icc=info.get("icc_profile"), exif=exif, xmp=info.get("xmp"), resolution=resolution_of(exif))
-    alpha = np.ascontiguousarray(samples[..., 3]) if samples.shape[2] == 4 else None
-    pixels = np.ascontiguousarray(samples[..., :3])
-    return Picture(pixels, 8, alpha, metadata=metadata, orientation=orientation_of(exif))
-
-
-def write_webp(path: Path, picture: Picture) -> None:
-    """Write a lossless WebP: the lossy one has 4:2:0 chroma and a luma of limited range."""
-    samples: Any = picture.pixels if picture.pixels.ndim == 3 else np.dstack([picture.pixels] * 3)
-    if picture.alpha is not None:
-        samples = np.dstack((samples, picture.alpha))
-    metadata = picture.metadata
-    held = {"icc_profile": metadata.icc, "exif": metadata.exif, "xmp": metadata.xmp}
-    settings = {name: value for name, value in held.items() if value is not None}
-    Image.fromarray(samples).save(path, "WEBP", lossless=True, exact=True, quality=75, method=4, **settings)
 
 
 def _exif(info: dict[Any, Any]) -> bytes | None:

@@ -78,10 +78,10 @@ def find_stills(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the stills in a folder and the folders below it, sorted; hidden files and folders are left out."""
     folder = Path(folder)
     files = [path for path in sorted(folder.rglob("*")) if not _hidden(path.relative_to(folder))]
-    others = [path for path in files if path.suffix.lower() in _OTHER_SUFFIXES]
+    others = [path.name for path in files if path.suffix.lower() in _OTHER_SUFFIXES]
     if others:
-        _log.warning("%s: left out %d pictures that are not %s, e.g. %s", folder, len(others), _KNOWN, others[0].name)
-    return [path for path in files if path not in set(others) and is_still(path)]
+        _log.warning("%s: left out %d pictures that are not %s, e.g. %s", folder, len(others), _KNOWN, others[0])
+    return [path for path in files if path.suffix.lower() not in _OTHER_SUFFIXES and is_still(path)]
 
 
 def format_to_write(path: Path) -> Format:

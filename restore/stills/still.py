@@ -171,7 +171,7 @@ def rescaled(plane: Plane, depth: int, to: int) -> Plane:
 def tone_of(rgb: Plane, depth: int) -> Toned:
     """Tell a toned print from a colour photograph.
 
-    The picture is averaged down to at most 128 samples a side, which removes grain and JPEG's chroma noise. It is
+    The picture is averaged down to about 64 samples a side, which removes grain and JPEG's chroma noise. It is
     gray if hardly any chroma is left, and toned if its chroma follows from its luma, or nearly so and has one hue. The
     bounds part the old prints of the development data (at most 0.028 beside the curve) from its colour photographs
     (0.032 at the second percentile).
@@ -180,7 +180,7 @@ def tone_of(rgb: Plane, depth: int) -> Toned:
         rgb: Shape (H, W, 3), full range.
         depth: Bits of a sample.
     """
-    small = _averaged(rgb, 128).reshape(-1, 3) / (2**depth - 1)
+    small = _averaged(rgb, 64).reshape(-1, 3) / (2**depth - 1)
     y = small @ np.array([0.299, 0.587, 0.114])
     chroma = np.stack(((small[:, 2] - y) / 1.772, (small[:, 0] - y) / 1.402), axis=1)
     strength = np.hypot(*chroma.T)
