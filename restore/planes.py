@@ -92,7 +92,7 @@ def _chroma(frame: VideoFrame) -> Plane | None:
     layout, subsampling = frame.format, format_subsampling(frame.format.name)
     if subsampling is None:
         return None
-    if len({part.plane for part in layout.components if part.is_chroma}) == 1:
+    if layout.components[1].plane == layout.components[2].plane:
         both = _plane(frame, 1, interleaved=2)
         pair = [both[:, 0::2], both[:, 1::2]]
         chroma = np.stack(pair[::-1] if layout.name in ("nv21", "nv42") else pair)

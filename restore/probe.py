@@ -13,7 +13,7 @@ import av
 import av.stream
 from av.audio.codeccontext import AudioCodecContext
 from av.container import InputContainer
-from av.sidedata.sidedata import SideDataContainer, Type
+from av.sidedata.sidedata import SideData, SideDataContainer
 from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -291,10 +291,11 @@ def _describe(
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
-    side_data = cast(SideDataContainer, frame.side_data)
-    found = (side_data[n] for n in range(len(side_data)) if side_data[n].type == Type.DISPLAYMATRIX)
-    matrix = next(found, None)
-    return None if matrix is None else tuple(memoryview(matrix).cast("B").cast("i"))
+    try:
+        matrix = cast(SideDataContainer, frame.side_data).get("DISPLAYMATRIX")
+    except ValueError:  # PyAV 18 knows no EXIF side data, which pictures carry and films with a matrix do not
+        return None
+    return None if matrix is None else tuple(memoryview(cast(SideData, matrix)).cast("B").cast("i"))
 
 
 def _stream_info(stream: Stream) -> StreamInfo:

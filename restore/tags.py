@@ -62,10 +62,10 @@ def format_subsampling(pix_fmt: str) -> Subsampling | None:
     layout = VideoFormat(pix_fmt, 8, 8)
     if layout.is_rgb or layout.has_palette:
         return "444"
-    chroma = [part for part in layout.components if part.is_chroma]
-    if not chroma:
+    parts = [part for part in layout.components if not part.is_alpha]
+    if len(parts) < 3:
         return None
-    width, height = chroma[0].width, chroma[0].height
+    width, height = parts[1].width, parts[1].height
     if width == 8:
         return "444"
     return "422" if height == 8 else "420"
