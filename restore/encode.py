@@ -29,7 +29,15 @@ from restore.disk import writing
 from restore.errors import ConfigError
 from restore.frames import FrameWriter, check_clip, fill
 from restore.probe import Source
-from restore.profiles import Profile, choose_profile, index_clock, load_profile, output_color, subsampling_for
+from restore.profiles import (
+    Profile,
+    choose_profile,
+    encoder_for,
+    index_clock,
+    load_profile,
+    output_color,
+    subsampling_for,
+)
 
 __all__ = [
     "EncodeResult",
@@ -87,7 +95,7 @@ class Encoder:
         with writing(path):
             self._container = av.open(f"file:{path}", "w", format="matroska")
             self._container.flags |= _BITEXACT  # neither dates nor random numbers
-            stream = self._container.add_stream(profile.codec, rate=index_clock(source))
+            stream = self._container.add_stream(encoder_for(profile, source), rate=index_clock(source))
             assert isinstance(stream, VideoStream)
             _configure(stream.codec_context, profile, source)
             self._stream = stream
@@ -233,7 +241,7 @@ def check_profile(profile: Profile, source: Source) -> None:
     """
     if not profile.is_sequence:
         try:
-            context = CodecContext.create(profile.codec, "w")
+            context = CodecContext.create(encoder_for(profile, source), "w")
             assert isinstance(context, VideoCodecContext)
             _configure(context, profile, source)
             context.open()

@@ -124,6 +124,11 @@ def choose_profile(output: Path) -> str:
     raise ConfigError(f"{output}: films are written to {', '.join(films)}, or as numbered frames to a folder")
 
 
+def encoder_for(profile: Profile, source: Source) -> str:
+    """Return the name of libavcodec's encoder; of its two for ProRes, the fast one takes no odd widths."""
+    return "prores_ks" if profile.codec == "prores_aw" and source.width % 2 else profile.codec
+
+
 def subsampling_for(profile: Profile, source: Source) -> Subsampling:
     """Return the chroma grid that the painter must fill.
 
