@@ -269,3 +269,9 @@ def test_hash_refuses_what_has_no_stable_text(value: object) -> None:
         settings_hash(value)
     with pytest.raises(ValueError, match="not JSON compliant"):
         settings_hash(float("nan"))
+
+
+@pytest.mark.parametrize(("name", "length"), [("film", 3), ("still", 2)])
+def test_shipped_pipelines_name_the_stages_of_colouring(name: str, length: int) -> None:
+    stages: dict[str, type[Stage]] = {"neural": Tint, "smooth": Tint, "paint": Tint}
+    assert len(load_pipeline(name, [], stages)) == length
