@@ -44,9 +44,8 @@ class Shuffle(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv = ConvNorm(inputs, 4 * outputs, 1)
-        weight = self.conv[0].weight
-        with torch.no_grad():  # ICNR: the four sub-pixels start equal
-            weight.copy_(nn.init.kaiming_normal_(torch.empty(outputs, inputs, 1, 1)).repeat_interleave(4, 0))
+        start = nn.init.kaiming_normal_(torch.empty(outputs, inputs, 1, 1)).repeat_interleave(4, 0)
+        self.conv.load_state_dict({"0.weight": start}, strict=False)  # ICNR: the four sub-pixels start equal
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pixel_shuffle(self.conv(x), 2)
@@ -90,7 +89,8 @@ class SelfAttention(nn.Module):
         key = F.normalize(key.float(), dim=-1)
         seen = F.scaled_dot_product_attention(query.to(value.dtype), key.to(value.dtype), value, scale=1.0)
         seen = seen.transpose(-1, -2).reshape(batch, channels, height, width)
-        return x + self.gamma.to(x.dtype) * self.out(seen)
+        update: Tensor = self.out(seen)
+        return x + self.gamma.to(x.dtype) * update
 
 
 class Compact(nn.Module):
@@ -164,14 +164,21 @@ class Compact(nn.Module):
 
     def decode(self, logits: Tensor) -> Tensor:
         """Return the annealed mean of the colour bins, float32, shape (B, 2, H, W), for logits (B, K, H, W)."""
-        share = torch.softmax(logits.float() / self.temperature, 1)
-        return torch.einsum("bkhw,kc->bchw", share, self.bins.float())
+        last = logits.permute(0, 2, 3, 1)  # contiguous, as the network is channels-last
+        if self.temperature != 1:
+            last = last.float() / self.temperature
+        with torch.autocast(logits.device.type, enabled=False):
+            ab = torch.softmax(last, -1, dtype=torch.float32) @ self.bins.float()
+        return ab.permute(0, 3, 1, 2)
 
     def folded(self) -> Compact:
-        """Return a copy for inference whose batch norms are folded into their convolutions."""
-        network = copy.deepcopy(self).eval()
+        """Return a copy for inference: batch norms and the temperature are folded into their convolutions."""
+        network = copy.deepcopy(self).eval().requires_grad_(False)
         for module in network.modules():
             _fold_children(module)
+        for parameter in network.head.parameters():
+            parameter.div_(self.temperature)
+        network.temperature = 1.0
         return network
 
 

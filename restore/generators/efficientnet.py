@@ -61,7 +61,7 @@ class InvertedResidual(nn.Module):
         self._bn2 = _norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.expands else x
+        y: Tensor = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.expands else x
         if self.stride > 1:
             y = pad_same(y, self.kernel, self.stride)
         y = F.relu6(self._bn1(self._depthwise_conv(y)), inplace=True)

@@ -83,12 +83,12 @@ def decode(photo: Photo) -> NDArray[np.uint8] | None:
     """Return (H, W, 3) R'G'B', or None if the picture is broken or smaller than 32 pixels."""
     data = np.frombuffer(photo.read(), np.uint8)
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-    return picture if picture is not None and min(picture.shape[:2]) >= 32 else None  # type: ignore[return-value]
+    return np.asarray(picture, np.uint8) if picture is not None and min(picture.shape[:2]) >= 32 else None
 
 
 def lab(rgb: Plane) -> Plane:
     """Convert (H, W, 3) sRGB in [0, 1] to CIE Lab (D65), L* in 0..100."""
-    return cv2.cvtColor(rgb, cv2.COLOR_RGB2Lab)
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2Lab), np.float32)
 
 
 class Photos:
@@ -119,7 +119,7 @@ class Photos:
         rng = np.random.default_rng((self.seed, number))
         rgb = self._crop(self._picture(number), pixels, rng)
         ab = cv2.resize(lab(rgb)[..., 1:], (pixels // 2, pixels // 2), interpolation=cv2.INTER_AREA)
-        return np.ascontiguousarray(age(rgb, self.degradation, rng)), ab
+        return np.ascontiguousarray(age(rgb, self.degradation, rng)), np.asarray(ab, np.float32)
 
     def _picture(self, number: int) -> NDArray[np.uint8]:
         for attempt in range(100):
@@ -148,6 +148,5 @@ class Photos:
         top, left = rng.integers(height - high + 1), rng.integers(width - wide + 1)
         cut = picture[top : top + high, left : left + wide]
         method = cv2.INTER_AREA if min(high, wide) > pixels else cv2.INTER_LINEAR
-        cut = cv2.resize(cut, (pixels, pixels), interpolation=method)
-        cut = cut[:, ::-1] if rng.random() < 0.5 else cut
-        return np.ascontiguousarray(cut, dtype=np.float32) / np.float32(255)
+        square = np.asarray(cv2.resize(cut, (pixels, pixels), interpolation=method), np.float32) / np.float32(255)
+        return np.ascontiguousarray(square[:, ::-1] if rng.random() < 0.5 else square)

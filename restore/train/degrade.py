@@ -68,7 +68,8 @@ def age(rgb: Plane, settings: Degradation, rng: np.random.Generator) -> Plane:
     if rng.random() < 0.7:
         grey = grain(grey, settings.grain * rng.random(), rng.uniform(0, 1.2), rng)
     if rng.random() < 0.25:
-        grey = damage(grey, rng.integers(settings.scratches + 1), rng.integers(settings.dust + 1), rng)
+        scratches, specks = rng.integers((settings.scratches + 1, settings.dust + 1))
+        grey = damage(grey, int(scratches), int(specks), rng)
     if rng.random() < 0.6:
         grey = fade(grey, settings.fading * rng.random(), settings.fading * rng.random())
     return np.clip(grey, 0, 1)
@@ -78,17 +79,17 @@ def expose(rgb: Plane, orthochromatic: bool, rng: np.random.Generator) -> Plane:
     """Weigh red, green and blue as a film does, between two luma standards or nearly blind to red."""
     low, high = np.array(_PANCHROMATIC)
     weights = np.array(_ORTHOCHROMATIC) if orthochromatic else low + rng.random() * (high - low)
-    return cv2.transform(rgb, weights.astype(np.float32)[None])
+    return _plane(cv2.transform(rgb, weights.astype(np.float32)[None]))
 
 
 def blur(grey: Plane, sigma: float) -> Plane:
     """Soften by a Gaussian; under a fifth of a pixel it is left sharp."""
-    return cv2.GaussianBlur(grey, (0, 0), sigma) if sigma > 0.2 else grey
+    return _plane(cv2.GaussianBlur(grey, (0, 0), sigma)) if sigma > 0.2 else grey
 
 
 def tone(grey: Plane, gamma: float) -> Plane:
     """Raise to a power: over 1 darker, under 1 lighter."""
-    return cv2.pow(np.clip(grey, 0, 1), gamma)
+    return _plane(cv2.pow(np.clip(grey, 0, 1), gamma))
 
 
 def vignette(grey: Plane, loss: float) -> Plane:
@@ -101,7 +102,7 @@ def grain(grey: Plane, sigma: float, size: float, rng: np.random.Generator) -> P
     """Add grain of standard deviation `sigma`, strongest in the mid-tones, `size` pixels coarse."""
     noise = rng.standard_normal(grey.shape, dtype=np.float32)
     if size > 0.4:
-        noise = cv2.GaussianBlur(noise, (0, 0), size)
+        noise = blur(noise, size)
         noise /= max(float(noise.std()), 1e-6)
     return grey + np.float32(sigma) * noise * (0.5 + 2 * grey * (1 - grey))
 
@@ -124,6 +125,11 @@ def damage(grey: Plane, scratches: int, specks: int, rng: np.random.Generator) -
 def fade(grey: Plane, lift: float, fall: float) -> Plane:
     """Lift the blacks and lower the whites, as a print that has lost its density."""
     return np.float32(lift) + grey * np.float32(1 - lift - fall)
+
+
+def _plane(array: object) -> Plane:
+    """Say that an array of OpenCV is float32, which its types do not."""
+    return np.asarray(array, np.float32)
 
 
 def _ink(rng: np.random.Generator) -> float:

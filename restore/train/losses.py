@@ -7,6 +7,8 @@ and photographs have many colours (near grey, skin, foliage) and wide apart wher
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restore.train.data import Photo, decode, lab
+
+Points = NDArray[np.floating[Any]]
 
 _NEAREST = 5
 """Bins that one true colour is spread over."""
@@ -27,8 +31,8 @@ def histogram(photos: list[Photo], seed: int, count: int = 800) -> NDArray[np.fl
         picture = decode(photos[index])
         if picture is None:
             continue
-        small = cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        ab = lab(small)[..., 1:].reshape(-1, 2)
+        small = np.asarray(cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA), np.float32)
+        ab = lab(small / np.float32(255))[..., 1:].reshape(-1, 2)
         total += np.histogram2d(ab[:, 0], ab[:, 1], bins=128, range=((-128, 128), (-128, 128)))[0]
     return total
 
@@ -43,7 +47,7 @@ def palette(counts: NDArray[np.float64], bins: int, seed: int) -> tuple[Tensor, 
     cells = np.stack((a, b), 1) * 2.0 - 127.0
     share = counts[a, b] / counts.sum()
     rng, weight = np.random.default_rng(seed), np.sqrt(share)
-    centers = cells[rng.choice(len(cells), bins, replace=len(cells) < bins, p=weight / weight.sum())]
+    centers: Points = cells[rng.choice(len(cells), bins, replace=len(cells) < bins, p=weight / weight.sum())]
     for _ in range(60):
         nearest = _distances(cells, centers).argmin(1)
         mass = np.bincount(nearest, weight, bins)
@@ -54,8 +58,9 @@ def palette(counts: NDArray[np.float64], bins: int, seed: int) -> tuple[Tensor, 
     return torch.tensor(centers, dtype=torch.float32), torch.tensor(prior, dtype=torch.float32)
 
 
-def _distances(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
-    return ((one[:, None] - two[None]) ** 2).sum(-1)
+def _distances(one: Points, two: Points) -> Points:
+    squared: Points = ((one[:, None] - two[None]) ** 2).sum(-1)
+    return squared
 
 
 class ColorLoss:

@@ -102,7 +102,7 @@ class Run:
         self.held_out = validate.load(data.find(config.validation), config.validation_pictures)
         torch.manual_seed(config.seed)
         self.network = Compact(bins=config.bins, temperature=config.temperature, dropout=config.dropout)
-        self.network = self.network.to(memory_format=torch.channels_last)
+        _channels_last(self.network)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(_groups(self.network, config), betas=(0.9, 0.99))
         self.step = self.samples = 0
@@ -206,7 +206,7 @@ class Run:
                 "resume with a lower learning_rate"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        torch.autograd.backward([value])
         nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         self.optimizer.step()
         self.step, self.samples = self.step + 1, self.samples + len(grey)
@@ -234,7 +234,8 @@ class Run:
 
     def judge(self, loss: float) -> None:
         """Validate the averaged weights; write the row to metrics.csv and a sheet."""
-        network = self.average.folded().to(memory_format=torch.channels_last)
+        network = self.average.folded()
+        _channels_last(network)
         ab = validate.colorize(network, self.held_out, self.config.precision == "bf16")
         found = validate.score(self.held_out, ab)
         row = {"step": self.step, "samples": self.samples, "minutes": self.seconds / 60, "rate": self.rate()}
@@ -271,6 +272,10 @@ class _Ahead:
 
 def _row(sizes: tuple[Sizes, ...], share: float) -> Sizes:
     return [row for row in sizes if row.start <= share][-1]
+
+
+def _channels_last(network: nn.Module) -> None:
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _loss_settings(config: TrainConfig) -> tuple[float, float, float]:

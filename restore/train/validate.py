@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from restore.color import lab_from_rgb, rgb_from_lab
 from restore.errors import MediaError
 from restore.generators.compact import Compact
+from restore.metrics import colorfulness
 from restore.train.data import Photo, decode
 
 PIXELS = 256
@@ -53,14 +55,15 @@ def load(photos: list[Photo], count: int) -> Tensor:
 
 def grey_of(rgb: Tensor) -> Tensor:
     """Return BT.601 luma of R'G'B' (N, 3, H, W) in [0, 1], shape (N, 1, H, W)."""
-    return (rgb * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    red, green, blue = rgb.unbind(1)
+    return (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
 
 
 @torch.inference_mode()
 def colorize(network: Compact, rgb: Tensor, autocast: bool) -> Tensor:
     """Colour the grey of `rgb` (N, 3, H, W), uint8, and return ab (N, 2, H, W)."""
     found = []
-    for batch in rgb.split(4):
+    for batch in torch.split(rgb, 4):
         grey = grey_of(batch / 255).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             ab = network.colorize(grey)
@@ -77,26 +80,15 @@ def paint(rgb: Tensor, ab: Tensor) -> Tensor:
 def score(rgb: Tensor, ab: Tensor) -> Score:
     """Judge the colours `ab` (N, 2, H, W) against photographs (N, 3, H, W), uint8."""
     errors, areas, psnrs, colors = [], [], [], []
-    for truth, found in zip(rgb.split(1), ab.split(1), strict=True):
+    for truth, found in zip(torch.split(rgb, 1), torch.split(ab, 1), strict=True):
         distance = (lab_from_rgb(truth / 255)[:, 1:] - found).norm(dim=1)
         painted = paint(truth, found)
         errors.append(distance.mean())
         areas.append((1 - distance.clamp(max=150) / 150).mean() * 100)
         psnrs.append(-10 * torch.log10((painted - truth / 255).square().mean().clamp_min(1e-10)))
-        colors.append(colorfulness(painted[0]))
-    means = [float(torch.stack(values).mean()) for values in (errors, areas, psnrs, colors)]
+        colors.append(torch.tensor(colorfulness(_bytes(painted)[0])))
+    means = [float(torch.stack(values).double().mean()) for values in (errors, areas, psnrs, colors)]
     return Score(*means)
-
-
-def colorfulness(rgb: Tensor) -> Tensor:
-    """Return the colourfulness of one picture (3, H, W) in [0, 1], on the scale of 8-bit code values.
-
-    Source: Hasler and Suesstrunk 2003, "Measuring colourfulness in natural images", M(3).
-    """
-    red, green, blue = rgb * 255
-    rg, yb = red - green, (red + green) / 2 - blue
-    spread = (rg.var(correction=0) + yb.var(correction=0)).sqrt()
-    return spread + 0.3 * (rg.mean().square() + yb.mean().square()).sqrt()
 
 
 def sheet(path: Path, rgb: Tensor, ab: Tensor, rows: int = 4, columns: int = 3, pixels: int = 192) -> None:
@@ -107,9 +99,17 @@ def sheet(path: Path, rgb: Tensor, ab: Tensor, rows: int = 4, columns: int = 3, 
     """
     rgb, ab = rgb[: rows * columns], ab[: rows * columns]
     triples = torch.cat((paint(rgb, torch.zeros_like(ab)), paint(rgb, ab), rgb / 255), 3)
-    tiles = (triples.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
-    small = [cv2.resize(tile, (3 * pixels, pixels), interpolation=cv2.INTER_AREA) for tile in tiles]
+    small = [
+        np.asarray(cv2.resize(tile, (3 * pixels, pixels), interpolation=cv2.INTER_AREA), np.uint8)
+        for tile in _bytes(triples)
+    ]
     small += [np.zeros_like(small[0])] * (-len(small) % columns)
     lines = [np.concatenate(small[i : i + columns], 1) for i in range(0, len(small), columns)]
     if not cv2.imwrite(str(path), np.concatenate(lines)[..., ::-1]):
         raise MediaError("the sheet cannot be written", str(path))
+
+
+def _bytes(rgb: Tensor) -> NDArray[np.uint8]:
+    """Return (N, 3, H, W) in [0, 1] as code values (N, H, W, 3)."""
+    codes: NDArray[np.uint8] = np.rint(rgb.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
+    return codes
