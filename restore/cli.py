@@ -143,7 +143,7 @@ def run(sources: tuple[str, ...], output: Path, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def inspect(source: str, estimate: bool, as_json: bool, **options: Any) -> None:
     """Say what SOURCE is, and what `run` would do with it."""
-    from restore.inspect import inspect
+    from restore.inspection import inspect
 
     bars = Bars()
     try:

@@ -17,12 +17,13 @@ from typing import Protocol
 
 from restore import reel as reels
 from restore.config import dump_pipeline
-from restore.encode import Profile, log_changes, part_suffix
+from restore.encode import check_profile
 from restore.errors import MediaError, StageError
 from restore.join import PartFile, check_container, join
 from restore.part import Job, PartRecord, finished, process, write_json
 from restore.plan import Part, parts_of, shots_of
 from restore.probe import Source
+from restore.profiles import Profile
 from restore.reel import Reel
 from restore.stage import Stage
 
@@ -99,12 +100,11 @@ def restore_film(
     """
     began = time.monotonic()
     check_container(film.source, film.output, film.profile)
-    log_changes(film.profile, film.source)
-    suffix = part_suffix(film.profile, film.output, film.source)
+    check_profile(film.profile, film.source)
     with _work_folder(film, fresh):
         reel = _scan(film, progress)
         parts = _plan(film, reel)
-        job = Job(film.source, film.stages, film.profile, film.folder, suffix, film.key, film.chunk, film.threads)
+        job = Job(film.source, film.stages, film.profile, film.folder, film.key, film.chunk, film.threads)
         done = {part.number: record for part in parts if (record := finished(part, job=job))}
         resumed = len(done)
         if resumed:
@@ -250,6 +250,4 @@ def _write_report(film: Film, report: FilmReport) -> None:
     try:
         write_json(path, content)
     except OSError as error:
-        raise MediaError(
-            f"the film is done, but not its report ({os.strerror(error.errno or 0)})", str(path)
-        ) from error
+        raise MediaError(f"the film is done, but not its report ({error.strerror})", str(path)) from error

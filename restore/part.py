@@ -23,9 +23,10 @@ import torch
 from restore import reel as reels
 from restore.clip import Clip
 from restore.decode import clips
-from restore.encode import Profile, encode_part
+from restore.encode import encode_part
 from restore.plan import Part, shots_of
 from restore.probe import Source
+from restore.profiles import Profile
 from restore.reel import Reel
 from restore.stage import Stage, stream
 
@@ -41,8 +42,6 @@ class Job:
     profile: Profile
     folder: Path
     """The work folder, with `reel.npz` and `parts/`; shared by all machines that work on the film."""
-    suffix: str
-    """Of part files; a part of a numbered sequence is a folder."""
     key: str
     """Hash of everything that decides the pixels of a part, apart from the part itself."""
     chunk: int = 16
@@ -57,7 +56,7 @@ class Job:
 
     def file(self, part: Part) -> Path:
         """Return where a part's frames go."""
-        return self.folder / "parts" / f"{part.number:06d}{self.suffix}"
+        return self.folder / "parts" / f"{part.number:06d}{self.profile.part_suffix}"
 
     def record_file(self, part: Part) -> Path:
         """Return where a part's record goes."""
@@ -152,7 +151,7 @@ def _chunks(part: Part, job: Job) -> Iterator[Clip]:
     index = _reel(job.folder, (job.folder / "reel.npz").stat().st_mtime_ns).index
     spans = shots_of((first, stop), [shot[0] for shot in part.shots])
     whole = dict(zip([max(first, shot[0]) for shot in part.shots], part.shots, strict=True))
-    for clip in clips(job.source, index, first, stop, chunk=job.chunk, luma_only=True):
+    for clip in clips(job.source, index, first, stop, shot=part.shots[0], chunk=job.chunk):
         for start, end in spans:
             low, high = max(clip.first, start), min(clip.first + len(clip), end)
             if low < high:
@@ -197,7 +196,7 @@ def _workers(threads: int) -> Iterator[ThreadPoolExecutor]:
     """Give a pool whose workers run torch and OpenCV on one thread each: many windows, not many threads a window."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "stage", lambda: torch.set_num_threads(1))
+    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "stage", torch.set_num_threads, (1,))
     try:
         yield pool
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -16,11 +17,11 @@ from restore import __version__, weights
 from restore.colorize.neural import Neural, devices_of
 from restore.colorize.paint import Paint
 from restore.config import load_pipeline, settings_hash
-from restore.encode import choose_profile, load_profile, subsampling_for
 from restore.errors import ConfigError, MediaError
 from restore.film import Film
 from restore.generators import Precision
 from restore.probe import probe
+from restore.profiles import choose_profile, load_profile, subsampling_for
 from restore.stage import Stage
 from restore.stages import STAGES
 
@@ -81,14 +82,8 @@ def stages_for(kind: str, options: Options) -> tuple[Stage, ...]:
         ConfigError: The pipeline, a setting or a device is wrong, or the pipeline does not end with chroma.
         WeightsError: The weights are unknown or not on this machine.
     """
-    own = {
-        "neural.weights": options.weights,
-        "neural.device": options.device,
-        "neural.precision": options.precision,
-        "neural.batch": options.batch,
-        "neural.render_factor": options.render_factor,
-    }
-    overrides = [f"{name}={value}" for name, value in own.items() if value is not None]
+    own = {name: getattr(options, name) for name in ("weights", "device", "precision", "batch", "render_factor")}
+    overrides = [f"neural.{name}={json.dumps(value)}" for name, value in own.items() if value is not None]
     stages = load_pipeline(options.pipeline or kind, [*overrides, *options.settings], STAGES)
     if not stages or stages[-1].writes != "chroma":
         raise ConfigError("the pipeline must end with a stage that writes chroma (paint)")
@@ -106,7 +101,7 @@ def _settled(stage: Stage) -> Stage:
 def film_for(path: Path, output: Path, options: Options) -> Film:
     """Put together everything that decides the output of a film or a numbered sequence."""
     source = probe(path, rate=options.rate)
-    profile = load_profile(options.profile or choose_profile(output))
+    profile = load_profile(options.profile or choose_profile(output), output)
     subsampling = subsampling_for(profile, source)
     stages = tuple(
         replace(stage, subsampling=subsampling) if isinstance(stage, Paint) else stage
@@ -162,9 +157,9 @@ def output_for(path: Path, output: Path, options: Options, *, several: bool, sti
     if several and output.is_file():
         raise ConfigError(f"the output of several sources must be a folder, and {output} is a file")
     if several or output.is_dir():
-        containers = load_profile(options.profile or "access").containers
-        keeps = still or path.suffix.lower() in containers
-        output = output / f"{path.stem}{path.suffix if keeps else containers[0]}"
+        suffixes = load_profile(options.profile or "access").suffixes
+        keeps = still or path.suffix.lower() in suffixes
+        output = output / f"{path.stem}{path.suffix if keeps else suffixes[0]}"
     check_output(path, output, options.overwrite)
     return output
 
