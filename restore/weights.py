@@ -197,7 +197,10 @@ def _convert(file: Path, entry: Entry, folder: Path) -> Path:
     state = {key: value.contiguous().clone() for key, value in read_state(file).items()}  # shared storage is refused
     target = folder / entry.file
     with _written(target) as part:
+        part.touch()
+        mode = part.stat().st_mode
         save_file(state, part, metadata={"format": "pt"})
+        part.chmod(mode)  # safetensors leaves a file that its owner alone may read, useless in a shared folder
     measured = replace(entry, bytes=target.stat().st_size, sha256=sha256_of(target))
     with _written(folder / f"{entry.name}.toml") as part:
         part.write_text(sidecar(measured), encoding="utf-8")

@@ -229,6 +229,7 @@ def test_own_checkpoint_is_converted_and_found_by_name(folder: Path, tmp_path: P
     assert read["d"].dtype == torch.float16
     assert all(torch.equal(read[key], value) for key, value in state.items())
     assert names(folder) == {"my_run.safetensors", "my_run.toml"}
+    assert path.stat().st_mode == (folder / "my_run.toml").stat().st_mode
 
 
 def test_import_refuses_what_it_cannot_name_or_use(folder: Path, tmp_path: Path) -> None:
