@@ -34,13 +34,12 @@ _UNPACKED = {
     "y210le": "yuv422p10le",
     "y212le": "yuv422p12le",
     "y216le": "yuv422p16le",
-    "ya16be": "gray16le",
-    "ya16le": "gray16le",
-    "ya8": "gray",
     "yuyv422": "yuv422p",
     "yvyu422": "yuv422p",
 }
 """Packed formats, and the planar one of the same depth and subsampling that swscale unpacks them to."""
+_WITH_ALPHA = ("ya8", "ya16be", "ya16le")
+"""Grey and alpha in turn."""
 _HIGH_BITS = ("p010", "p012", "p210", "p212", "p410", "p412")
 """Semi-planar formats that keep their bits at the high end of 16."""
 
@@ -60,6 +59,10 @@ def planes(frame: VideoFrame, color: Color, luma_only: bool = False) -> tuple[Pl
     layout = frame.format
     if layout.is_rgb or layout.has_palette:
         return _from_rgb(frame, color, luma_only)
+    if layout.name in _WITH_ALPHA:
+        luma = _plane(frame, 0, interleaved=2)[:, ::2]
+        luma.flags.writeable = False
+        return luma, None
     if layout.name in _UNPACKED:
         frame = frame.reformat(format=_UNPACKED[layout.name])
     luma = _plane(frame, 0)
@@ -70,7 +73,7 @@ def planes(frame: VideoFrame, color: Color, luma_only: bool = False) -> tuple[Pl
 def is_supported(layout: VideoFormat) -> bool:
     """Say whether `planes` knows the layout of a pixel format."""
     alone = sum(part.plane == 0 for part in layout.components) == 1
-    return layout.is_rgb or layout.has_palette or layout.name in _UNPACKED or alone
+    return layout.is_rgb or layout.has_palette or layout.name in (*_UNPACKED, *_WITH_ALPHA) or alone
 
 
 def _plane(frame: VideoFrame, number: int, interleaved: int = 1) -> Plane:
