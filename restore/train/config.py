@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from restore.errors import ConfigError
 from restore.train.degrade import Degradation
+from restore.yaml12 import Loader
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def load(path: Path) -> TrainConfig:
         ConfigError: The file is missing or not YAML, a key is unknown, or a value has the wrong type.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
