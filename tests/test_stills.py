@@ -1,4 +1,4 @@
-"""Reading and writing stills: luma, colour, orientation, tone, errors. Formats and metadata: `test_stills_formats`."""
+"""Reading and writing stills: luma, colour, orientation, tone, errors. See also `test_stills_formats`, `_metadata`."""
 
 from __future__ import annotations
 
@@ -56,6 +56,15 @@ def luma_of(rgb: NDArray[np.generic]) -> NDArray[np.int64]:
 
 def same(one: Plane | None, other: Plane | None) -> bool:
     return one is other if one is None or other is None else np.array_equal(one, other)
+
+
+def repaint(source: Path, output: Path) -> stills.Still:
+    """Read, colour and write a still; return it as read back."""
+    still = stills.read(source)
+    stills.write(output, still, painted(still.clip))
+    back = stills.read(output)
+    assert same(back.alpha, still.alpha)
+    return back
 
 
 def test_a_still_is_one_full_range_frame_of_luma(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ import numpy as np
 from restore.errors import MediaError
 from restore.stills.still import Metadata, Picture
 
-_HEADER = 2048
-_CARRIED = (slice(36, 660), slice(768, 770), slice(801, 803), slice(820, 852), slice(1408, _HEADER))
-"""File name, times, creator, project, copyright; orientation; transfer and colorimetry; description; the source image,
-film and television headers (with the time code)."""
+_HEADER, _GENERIC = 2048, 1664
+"""Bytes of the whole header, and of its part before the film and television headers, which libav does not write."""
+_CARRIED = (slice(36, 660), slice(768, 770), slice(801, 803), slice(820, 852), slice(1408, _GENERIC))
+"""File name, times, creator, project, copyright; orientation; transfer and colorimetry; description; source image."""
+_DATA_OFFSET, _FILE_SIZE, _INDUSTRY_SIZE, _ELEMENT_OFFSET = 4, 16, 28, 808
+"""Where these four 32-bit fields lie."""
 _LAYOUTS = {
     "gray": 8,
     "gray10le": 10,
@@ -88,10 +90,26 @@ def write(path: Path, picture: Picture) -> None:
     codec.pix_fmt, codec.time_base = name, Fraction(1, 25)
     packets = codec.encode(_frame(samples, name)) + codec.encode(None)
     data = bytearray(bytes(packets[0]))
-    if header is not None and header[:4] == data[:4]:
-        for part in _CARRIED:
-            data[part] = header[part]
-    path.write_bytes(data)
+    path.write_bytes(data if header is None or header[:4] != data[:4] else _with_header(data, header))
+
+
+def _with_header(data: bytearray, header: bytes) -> bytearray:
+    """Put what the source's header tells about the film into a file that libav made."""
+    for part in _CARRIED:
+        data[part] = header[part]
+    word = ">I" if header[:4] == b"SDPX" else "<I"
+    (start,) = struct.unpack_from(word, data, _DATA_OFFSET)
+    if start != _GENERIC or struct.unpack_from(word, header, _DATA_OFFSET)[0] < _HEADER:
+        return data
+    data[_GENERIC:_GENERIC] = header[_GENERIC:_HEADER]
+    for field, value in (
+        (_DATA_OFFSET, _HEADER),
+        (_FILE_SIZE, len(data)),
+        (_INDUSTRY_SIZE, _HEADER - _GENERIC),
+        (_ELEMENT_OFFSET, _HEADER),
+    ):
+        struct.pack_into(word, data, field, value)
+    return data
 
 
 def _frame(samples: Any, name: str) -> av.VideoFrame:

@@ -94,9 +94,10 @@ def read_directory(stream: BinaryIO, layout: Layout, offset: int) -> tuple[Direc
     Returns:
         The directory, and where the offset of the next directory is written.
 
+    A field that cannot be read is left out, and that is logged.
+
     Raises:
-        struct.error: The structure ends early.
-        ValueError: A field has an unknown type, or reaches past the end.
+        struct.error: The table of fields is cut off.
     """
     stream.seek(offset)
     (count,) = layout.unpack("Q" if layout.big else "H", stream.read(8 if layout.big else 2))
@@ -104,22 +105,33 @@ def read_directory(stream: BinaryIO, layout: Layout, offset: int) -> tuple[Direc
     table = stream.read(count * width)
     found: Directory = {}
     for index in range(count):
-        field = table[index * width : (index + 1) * width]
-        tag, kind, number = layout.unpack(f"HH{layout.word}", field[: 4 + layout.size])
-        if kind not in _WIDTH:
-            raise ValueError(f"tag {tag} has the unknown type {kind}")
-        length, at = number * _WIDTH[kind], start + index * width + 4 + layout.size
-        if length > layout.size:
-            (at,) = layout.unpack(layout.word, field[-layout.size :])
-        stream.seek(at)
-        data = stream.read(length)
-        if len(data) != length:
-            raise ValueError(f"tag {tag} reaches past the end")
-        if tag in _POINTERS:
-            found[tag] = read_directory(stream, layout, layout.unpack({4: "I", 8: "Q"}[length], data)[0])[0]
-        else:
-            found[tag] = Tag(kind, data, at)
+        entry = table[index * width : (index + 1) * width]
+        tag, kind, number = layout.unpack(f"HH{layout.word}", entry[: 4 + layout.size])
+        try:
+            field = _read_field(stream, layout, entry, start + index * width + 4 + layout.size)
+            if tag in _POINTERS:
+                target = layout.unpack({4: "I", 8: "Q"}[len(field.data)], field.data)[0]
+                found[tag] = read_directory(stream, layout, target)[0]
+            else:
+                found[tag] = field
+        except (struct.error, ValueError, KeyError, OverflowError, RecursionError) as error:
+            _log.warning("tag %d (type %d, %d values) cannot be read and is left out: %s", tag, kind, number, error)
     return found, start + count * width
+
+
+def _read_field(stream: BinaryIO, layout: Layout, entry: bytes, at: int) -> Tag:
+    """Return a field from its entry, whose last part lies at `at` and holds the values or points to them."""
+    _, kind, number = layout.unpack(f"HH{layout.word}", entry[: 4 + layout.size])
+    if kind not in _WIDTH:
+        raise ValueError("unknown type")
+    length = number * _WIDTH[kind]
+    if length > layout.size:
+        (at,) = layout.unpack(layout.word, entry[-layout.size :])
+    stream.seek(at)
+    data = stream.read(length)
+    if len(data) != length:
+        raise ValueError("it reaches past the end")
+    return Tag(kind, data, at)
 
 
 def pack_directory(directory: Directory, layout: Layout, offset: int) -> bytes:
@@ -152,16 +164,21 @@ def exif_of_tiff(stream: BinaryIO) -> bytes | None:
     return head + pack_directory(told, small, 8)
 
 
-def directory_of(exif: bytes) -> tuple[Layout, Directory]:
-    """Return the first directory of an EXIF block; the errors are those of `read_directory`."""
+def directory_of(exif: bytes | None) -> tuple[Layout, Directory] | None:
+    """Return the first directory of an EXIF block; None if there is none that can be read."""
+    if exif is None:
+        return None
     stream = io.BytesIO(exif)
-    layout, offset = layout_of(stream)
-    return layout, read_directory(stream, layout, offset)[0]
+    try:
+        layout, offset = layout_of(stream)
+        return layout, read_directory(stream, layout, offset)[0]
+    except (struct.error, ValueError):
+        return None
 
 
 def orientation_of(exif: bytes | None) -> int:
     """Return the orientation, 1 to 8, that an EXIF block gives; 1 if it gives none or cannot be read."""
-    directory = _directory_or_none(exif)
+    directory = directory_of(exif)
     if directory is None:
         return 1
     layout, tags = directory
@@ -171,7 +188,7 @@ def orientation_of(exif: bytes | None) -> int:
 
 def resolution_of(exif: bytes | None) -> Resolution | None:
     """Return the resolution that an EXIF block gives."""
-    directory = _directory_or_none(exif)
+    directory = directory_of(exif)
     if directory is None:
         return None
     layout, tags = directory
@@ -195,8 +212,9 @@ def reset(exif: bytes, width: int, height: int) -> bytes:
         width: Of the upright picture.
         height: Of the upright picture.
     """
-    directory = _directory_or_none(exif)
+    directory = directory_of(exif)
     if directory is None:
+        _log.warning("the EXIF block is damaged and is carried as it is")
         return exif
     layout, tags = directory
     block, sides = bytearray(exif), (width, height)
@@ -246,16 +264,6 @@ def append_tags(stream: BinaryIO, extra: Directory) -> None:
     stream.write(pack_directory({**directory, **extra}, layout, end))
     stream.seek(8 if layout.big else 4)
     stream.write(layout.pack(layout.word, end))
-
-
-def _directory_or_none(exif: bytes | None) -> tuple[Layout, Directory] | None:
-    if exif is None:
-        return None
-    try:
-        return directory_of(exif)
-    except (struct.error, ValueError, KeyError, RecursionError) as error:
-        _log.warning("the EXIF block is damaged and is carried as it is: %s", error)
-        return None
 
 
 def _number(layout: Layout, field: Tag | Directory | None) -> int | None:

@@ -173,8 +173,8 @@ def tone_of(rgb: Plane, depth: int) -> Toned:
 
     The picture is averaged down to about 64 samples a side, which removes grain and JPEG's chroma noise. It is
     gray if hardly any chroma is left, and toned if its chroma follows from its luma, or nearly so and has one hue. The
-    bounds part the old prints of the development data (at most 0.028 beside the curve) from its colour photographs
-    (0.032 at the second percentile).
+    bounds part the old prints of the development data (at most 0.026 beside the curve) from its colour photographs
+    (0.030 at the second percentile).
 
     Args:
         rgb: Shape (H, W, 3), full range.

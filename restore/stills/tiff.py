@@ -72,7 +72,9 @@ def read(path: Path) -> Picture:
 def write(path: Path, picture: Picture) -> None:
     """Write a TIFF file, compressed as the source was if that is lossless, else by deflate."""
     metadata = picture.metadata
-    layout, told = exif.directory_of(metadata.exif) if metadata.exif is not None else (exif.Layout("<"), {})
+    layout, told = exif.directory_of(metadata.exif) or (exif.Layout("<"), {})
+    if metadata.exif is not None and not told:
+        _log.warning("the damaged EXIF block cannot be put into TIFF: left out")
     extra = {tag: field for tag, field in told.items() if tag in exif.DESCRIPTIVE}
     if metadata.xmp is not None:
         extra[_XMP] = exif.Tag(exif.BYTE, metadata.xmp)
