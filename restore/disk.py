@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,3 +39,12 @@ def writing_error(error: OSError | av.FFmpegError, path: Path) -> MediaError:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return MediaError(f"cannot be written: no permission to write in {path.parent}", str(path))
     return MediaError(f"cannot be written: {error.strerror or error}", str(path))
+
+
+def sync(folder: Path) -> None:
+    """Write the names in a folder to the disk, so that a renamed file survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -25,7 +25,7 @@ from av.video.stream import VideoStream
 
 from restore.clip import Clip, Plane
 from restore.color import chroma_scale, luma_scale
-from restore.disk import writing
+from restore.disk import sync, writing
 from restore.errors import ConfigError
 from restore.frames import FrameWriter, check_clip, fill
 from restore.probe import Source
@@ -312,12 +312,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def sync(folder: Path) -> None:
-    """Write the names in a folder to the disk, so that a renamed file survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
