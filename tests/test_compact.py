@@ -98,6 +98,14 @@ def test_bfloat16_stays_near_float32(network: Compact) -> None:
     assert (rough - exact).abs().mean() < 1.0
 
 
+def test_half_precision_weights_take_float32_grey(network: Compact) -> None:
+    with torch.inference_mode():
+        ab = network.folded().to(torch.bfloat16).colorize(grey())
+        exact = network.colorize(grey())
+    assert ab.dtype == torch.float32
+    assert (ab - exact).abs().mean() < 1.0
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_attention_stays_finite_in_half_precision(dtype: torch.dtype) -> None:
     torch.manual_seed(0)

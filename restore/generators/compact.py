@@ -160,7 +160,8 @@ class Compact(nn.Module):
         """
         if gray.ndim != 4 or gray.shape[1] != 1 or gray.shape[2] % STRIDE or gray.shape[3] % STRIDE:
             raise ValueError(f"expected grey (B, 1, H, W) with H and W multiples of {STRIDE}, not {tuple(gray.shape)}")
-        return self.decode(self((gray - GREY_MEAN) / GREY_STD))
+        x = (gray - GREY_MEAN) / GREY_STD
+        return self.decode(self(x.to(self.encoder._conv_stem.weight.dtype)))
 
     def decode(self, logits: Tensor) -> Tensor:
         """Return the annealed mean of the colour bins, float32, shape (B, 2, H, W), for logits (B, K, H, W)."""
