@@ -12,7 +12,7 @@ import numpy as np
 
 from restore.decode import Index, IndexBuilder, read
 from restore.errors import MediaError
-from restore.fields import FieldDetector, FieldReport
+from restore.fields import FieldMeter, FieldReport
 from restore.plan import Span
 from restore.probe import Source
 from restore.shots import ShotDetector
@@ -71,7 +71,7 @@ def scan(
     Raises:
         MediaError: The film cannot be decoded to its end, or has no frames.
     """
-    index, shots, interlacing = IndexBuilder(), ShotDetector(), FieldDetector()
+    index, shots, interlacing = IndexBuilder(), ShotDetector(), FieldMeter(source.color.depth)
     origin = source.start_pts or 0
     start_pts = None
     if start_seconds is not None and start_seconds > CONTEXT_SECONDS:
@@ -82,7 +82,7 @@ def scan(
             break
         index.add(frame)
         shots.push(frame.luma, source.color)
-        interlacing.push(frame)
+        interlacing.add(frame)
         count += 1
         if progress and count % 16 == 0:
             progress(16)
@@ -90,7 +90,7 @@ def scan(
         raise MediaError("no frame could be decoded from its video stream", source.path)
     if progress:
         progress(count % 16)
-    return Reel(index.build(), shots.finish(), interlacing.finish())
+    return Reel(index.build(), shots.finish(), interlacing.report())
 
 
 def save(reel: Reel, folder: Path) -> None:
