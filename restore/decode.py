@@ -206,10 +206,12 @@ def _starts(source: Source, index: Index, first: int) -> Iterator[int | None]:
     """Give times to seek to, from near to far, and at last None, for the start of the film."""
     early = round(1 / source.time_base) if source.format.startswith("mpeg") else 0
     """MPEG streams are searched by decoding times, which come before those that frames are shown at."""
+    begin = source.start_pts or 0
     place = int(np.searchsorted(index.key, first, side="right")) - 1
+    keys = index.pts[index.key[:0] if source.format in RAW_FORMATS else index.key]
     for back in (0, 1, 3):
-        if source.format not in RAW_FORMATS and place - back >= 0 and index.key[place - back] > 0:
-            yield int(index.pts[index.key[place - back]]) - early
+        if len(keys) > place >= back and keys[place - back] > begin:
+            yield int(keys[place - back]) - early
     yield None
 
 

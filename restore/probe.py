@@ -196,6 +196,8 @@ def _open(path: str, kind: str, options: tuple[tuple[str, str], ...]) -> InputCo
         return av.open(name, "r", format=form, options=dict(options), metadata_errors="replace")
     except av.error.InvalidDataError as error:
         raise MediaError("is not a film, or is damaged: no known container was found in it", path) from error
+    except av.error.EOFError as error:
+        raise MediaError("has no frames: the file ends before the first one", path) from error
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"cannot be opened: {error.strerror}", path) from error
 

@@ -201,6 +201,7 @@ def make_film(
     bframes: int = 2,
     open_gop: bool = False,
     options: dict[str, str] | None = None,
+    muxer: dict[str, str] | None = None,
     audio: str | None = None,
     subtitles: bool = False,
     chapters: Sequence[tuple[float, float, str]] = (),
@@ -227,6 +228,7 @@ def make_film(
         time_base: Unit of `pts` and `start`; one frame if not given.
         start: Presentation time of the first frame.
         options: Added to the encoder's options, or replacing them.
+        muxer: Options of the container, as in `{"movflags": "faststart"}`.
         audio: Name of an audio encoder; a tone as long as the film.
         subtitles: Two lines of text, mov_text in MP4 and MOV, else SubRip.
         chapters: Start and end in seconds, and title.
@@ -242,9 +244,9 @@ def make_film(
     times = [start + (pts[n] if pts is not None else round(n / (rate * unit))) for n in range(frames)]
     seconds, start_seconds = float((times[-1] - start) * unit + 1 / rate), float(start * unit)
     scale = str(max(unit.denominator, 1000))
-    muxer = {"video_track_timescale": str(unit.denominator), "movie_timescale": scale} if mp4 else {}
+    exact = {"video_track_timescale": str(unit.denominator), "movie_timescale": scale} if mp4 else {}
     picture = Picture(width, height, tuple(shots), seed, grain)
-    made = av.open(str(path), "w", format=container_format, options=muxer)
+    made = av.open(str(path), "w", format=container_format, options={**exact, **(muxer or {})})
     with made as container:
         stream = container.add_stream(codec, rate=rate, width=width, height=height)
         assert isinstance(stream, VideoStream)
