@@ -19,7 +19,7 @@ def _power_iteration(weight: Tensor, u: Tensor, v: Tensor) -> None:
 
 def _spectral_weight(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
     # The copies let autograd go back through one forward after another has stepped u and v.
-    return weight / torch.dot(u.clone(), weight.flatten(1) @ v.clone())
+    return torch.div(weight, torch.dot(u.clone(), weight.flatten(1) @ v.clone()))
 
 
 class SpectralConv2d(nn.Conv2d):
@@ -49,7 +49,7 @@ class SpectralConv2d(nn.Conv2d):
         return _spectral_weight(self.weight_orig, self.weight_u, self.weight_v)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.normalized(), self.bias)
+        return self._conv_forward(x, self.normalized(), self.bias)  # type: ignore[no-any-return]
 
 
 class SpectralConv1d(nn.Conv1d):
@@ -92,10 +92,10 @@ class WeightNormConv2d(nn.Conv2d):
     def normalized(self) -> Tensor:
         """Return the weight that the convolution uses."""
         length = torch.linalg.vector_norm(self.weight_v, dim=(1, 2, 3), keepdim=True)
-        return self.weight_v * (self.weight_g / length)
+        return torch.mul(self.weight_v, self.weight_g / length)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.normalized(), self.bias)
+        return self._conv_forward(x, self.normalized(), self.bias)  # type: ignore[no-any-return]
 
 
 class SelfAttention(nn.Module):
@@ -115,7 +115,7 @@ class SelfAttention(nn.Module):
         places = x.flatten(2)
         query, key, value = self.query(places), self.key(places), self.value(places)
         beta = torch.softmax(query.transpose(1, 2) @ key, dim=1)
-        return (self.gamma * (value @ beta)).view_as(x) + x
+        return torch.add(x, (self.gamma * (value @ beta)).view_as(x))
 
 
 class PixelShuffle(nn.Module):

@@ -122,9 +122,9 @@ class DeOldify(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the coloured picture, shape (B, 3, h, w), normalised, of a grey one of the same kind."""
-        x = x.to(self.layers[0][0].weight.dtype)  # type: ignore[index, union-attr]
+        x = x.to(memory_format=torch.channels_last)
         y, skips = x, []
-        for i, child in enumerate(self.layers[0]):  # type: ignore[arg-type]
+        for i, child in enumerate(self.layers[0].children()):
             y = child(y)
             if i in _SKIPS:
                 skips.append(y)
@@ -132,7 +132,7 @@ class DeOldify(nn.Module):
             y = layer(y)
         for layer in self.layers[4:8]:
             y = layer(y, skips.pop())
-        y = torch.cat((_resized(self.layers[8](y), x), x), dim=1)
+        y = torch.cat((_resized(self.layers[8](y), x), x.to(y.dtype)), dim=1)
         y = self.layers[11](self.layers[10](y))
         return torch.sigmoid(y.float()) * 6 - 3
 

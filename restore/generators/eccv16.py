@@ -29,6 +29,17 @@ def _normed(channels: list[int], stride: int = 1, dilation: int = 1) -> nn.Seque
     return nn.Sequential(*_block(channels, stride, dilation), nn.BatchNorm2d(channels[-1]))
 
 
+class Readout(nn.Module):
+    """The mean colour of a distribution over bins, in fp32 whatever the precision of the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, BINS, 1, 1))
+
+    def forward(self, share: Tensor) -> Tensor:
+        return F.conv2d(share, self.weight)
+
+
 class Eccv16(nn.Module):
     """Eight blocks of convolutions, 1/8 size inside, 1/4 size at the distribution, whole size at the end."""
 
@@ -49,7 +60,7 @@ class Eccv16(nn.Module):
         self.model7 = _normed([d, d, d, d])
         up = [nn.ConvTranspose2d(d, c, 4, 2, 1), nn.ReLU(inplace=True)]
         self.model8 = nn.Sequential(*up, *_block([c, c, c]), nn.Conv2d(c, BINS, 1))
-        self.model_out = nn.Conv2d(BINS, 2, 1, bias=False)
+        self.model_out = Readout()
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size at which the network was trained, whatever the frame's."""
@@ -57,7 +68,7 @@ class Eccv16(nn.Module):
 
     def logits(self, lightness: Tensor) -> Tensor:
         """Return the logits of the bins, shape (B, 313, h / 4, w / 4), of L* in 0..100, shape (B, 1, h, w)."""
-        x = ((lightness - 50) / 100).to(self.model_out.weight.dtype)
+        x = (lightness - 50) / 100
         for block in (self.model1, self.model2, self.model3, self.model4, self.model5, self.model6, self.model7):
             x = block(x)
         return self.model8(x)  # type: ignore[no-any-return]
@@ -65,8 +76,7 @@ class Eccv16(nn.Module):
     def forward(self, lightness: Tensor) -> Tensor:
         """Return ab, shape (B, 2, h, w), of L* in 0..100, shape (B, 1, h, w)."""
         share = torch.softmax(self.logits(lightness).float(), dim=1)
-        ab = 110 * F.conv2d(share, self.model_out.weight.float())
-        ab = F.interpolate(ab, scale_factor=4, mode="bilinear", align_corners=False)
+        ab = F.interpolate(110 * self.model_out(share), scale_factor=4, mode="bilinear", align_corners=False)
         return ab[..., : lightness.shape[-2], : lightness.shape[-1]]
 
     def colorize(self, gray: Tensor) -> Tensor:

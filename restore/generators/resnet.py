@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -32,7 +33,6 @@ class BasicBlock(nn.Module):
         self.relu1 = nn.ReLU(inplace=True)
         self.conv2 = _conv(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
-        self.relu2 = nn.ReLU(inplace=True)
         self.downsample = _shortcut(channels_in, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class BasicBlock(nn.Module):
         x = self.relu1(self.bn1(self.conv1(x)))
         x = self.bn2(self.conv2(x))
         x += shortcut
-        return self.relu2(x)  # type: ignore[no-any-return]
+        return F.relu(x, inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -58,7 +58,6 @@ class Bottleneck(nn.Module):
         self.relu2 = nn.ReLU(inplace=True)
         self.conv3 = _conv(width, 4 * width, 1)
         self.bn3 = nn.BatchNorm2d(4 * width)
-        self.relu3 = nn.ReLU(inplace=True)
         self.downsample = _shortcut(channels_in, 4 * width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ class Bottleneck(nn.Module):
         x = self.relu2(self.bn2(self.conv2(x)))
         x = self.bn3(self.conv3(x))
         x += shortcut
-        return self.relu3(x)  # type: ignore[no-any-return]
+        return F.relu(x, inplace=True)
 
 
 Block = type[BasicBlock] | type[Bottleneck]
