@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from fractions import Fraction
@@ -10,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from restore import generators
 from restore.clip import Clip, Color, Matrix, Primaries
+from restore.generators.compact import Compact
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """The development data, beside a developer's checkout; a user does not have it."""
@@ -53,3 +57,17 @@ def make_clip(
     luma = np.rint((16 + 219 * unit) * scale).astype(np.uint8 if depth == 8 else np.uint16)
     planes = rng.normal(0, 20, (frames, 2, 16, 24)).astype(np.float32) if ab else None
     return Clip(luma, None, planes, np.arange(frames, dtype=np.int64), Fraction(1, 25), color(depth))
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained generator in a file, with a palette, so that it gives some colour."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = generators.build("compact", pixels=64)
+        assert isinstance(generator, Compact)
+        generator.bins.copy_(torch.randn(generator.bins.shape) * 40)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    record = {"generator": "compact", "settings": json.dumps({"pixels": 64})}
+    save_file(generator.state_dict(), path, record)
+    return path
