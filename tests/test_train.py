@@ -343,6 +343,18 @@ def test_the_encoder_is_frozen_at_first_and_its_norms_too(config: TrainConfig) -
     assert moved("encoder.")
 
 
+def test_calm_takes_the_weights_of_the_loss_back(config: TrainConfig) -> None:
+    run = Run(dataclasses.replace(config, calm=1.0))
+    run.start()
+    rare, common = int(run.prior.argmin()), int(run.prior.argmax())
+    change = run.finished().state_dict()["head.bias"] - run.average.state_dict()["head.bias"]
+    assert change[rare] < 0 < change[common]
+    vivid = Run(dataclasses.replace(config, calm=0.0))
+    vivid.start()
+    average = vivid.average.state_dict()
+    assert all(torch.equal(value, average[key]) for key, value in vivid.finished().state_dict().items())
+
+
 def test_the_learning_rate_rises_then_falls_to_almost_nothing(config: TrainConfig) -> None:
     run, rates = Run(dataclasses.replace(config, steps=100, warmup=0.1)), []
     for run.step in range(101):

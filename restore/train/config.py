@@ -76,7 +76,9 @@ class TrainConfig:
     bins: int = 96
     """Colours in the palette."""
     temperature: float = 0.5
-    """Of the annealed mean, written into the weights; 1 is calm, towards 0 vivid and patchy."""
+    """Of the annealed mean, for validation and export; 1 is calm, towards 0 vivid and patchy."""
+    calm: float = 0.3
+    """Share of the rebalancing that validation and export take back: 0 is vivid, 1 as grey as the photographs."""
     loss: Loss = field(default_factory=Loss)
     """Terms of the loss."""
     degradation: Degradation = field(default_factory=Degradation)
@@ -122,8 +124,8 @@ class TrainConfig:
     def kept(self) -> dict[str, Any]:
         """The settings that must not change when a run resumes: all but its length, its folder and its rhythm."""
         free = (
-            "output", "name", "steps", "minutes", "threads", "temperature", "validate_every", "checkpoint_every",
-            "data", "validation", "validation_pictures",
+            "output", "name", "steps", "minutes", "threads", "temperature", "calm", "validate_every",
+            "checkpoint_every", "data", "validation", "validation_pictures",
         )  # fmt: skip
         return {key: value for key, value in self.to_dict().items() if key not in free}
 

@@ -63,6 +63,15 @@ def _distances(one: Points, two: Points) -> Points:
     return squared
 
 
+def rarity(prior: Tensor, rebalance: float) -> Tensor:
+    """Return how much the loss weighs each bin, shape (K,), mean 1 over pixels, for the bins' shares of all pixels.
+
+    Source: Zhang et al. 2016, equation 4.
+    """
+    weight = 1 / ((1 - rebalance) * prior + rebalance / len(prior))
+    return weight / (weight * prior).sum()
+
+
 class ColorLoss:
     """Rebalanced cross-entropy against softly encoded colours, plus smooth L1 of the mean colour."""
 
@@ -77,8 +86,7 @@ class ColorLoss:
             regression: Weight of the second term.
         """
         self.centers, self.regression = centers, regression
-        weight = 1 / ((1 - rebalance) * prior + rebalance / len(prior))
-        weight = weight / (weight * prior).sum()
+        weight = rarity(prior, rebalance)
         axis = torch.arange(-128.0, 129.0)
         grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
         squared, self.nearest = torch.cdist(grid, centers).square().topk(_NEAREST, largest=False)

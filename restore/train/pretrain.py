@@ -27,7 +27,7 @@ from restore.generators.compact import GREY_MEAN, GREY_STD, Compact
 from restore.train import data, validate
 from restore.train.config import Sizes, TrainConfig
 from restore.train.export import export
-from restore.train.losses import ColorLoss, histogram, palette
+from restore.train.losses import ColorLoss, histogram, palette, rarity
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def train(config: TrainConfig, *, resume: bool = True, progress: Callable[[Progr
         else:
             run.start()
         run.finish(progress)
-        return export(run.average, config, run.data_hash, run.state(), config.output / f"{config.name}.safetensors")
+        return export(run.finished(), config, run.data_hash, run.state(), config.output / f"{config.name}.safetensors")
 
 
 @contextmanager
@@ -165,7 +165,7 @@ class Run:
     def finish(self, progress: Callable[[Progress], None] | None) -> None:
         """Train until the end, validating and saving on the way."""
         loss = ColorLoss(self.network.bins, self.prior, *_loss_settings(self.config))
-        marks = {"validate": self.seconds, "save": self.seconds}
+        value, marks = float("nan"), {"validate": self.seconds, "save": self.seconds}
         with ThreadPoolExecutor(1, "photos") as reader:
             ahead = _Ahead(self, reader)
             while self.share() < 1:
@@ -180,8 +180,7 @@ class Run:
                 if self.seconds - marks["save"] >= 60 * self.config.checkpoint_every:
                     marks["save"] = self.seconds
                     self.save()
-        if not self.history or self.history[-1]["step"] != self.step:
-            self.judge(float("nan"))
+        self.judge(value)
         self.save()
 
     def learn(self, loss: ColorLoss, grey: Tensor, ab: Tensor) -> float:
@@ -232,13 +231,27 @@ class Run:
             else:
                 mean.copy_(now)
 
+    def finished(self) -> Compact:
+        """Return the averaged network for use: a part of the rebalancing taken back, by the biases of the bins.
+
+        Training with weights w teaches shares in proportion to w times the truth's: log w too much.
+        """
+        network = copy.deepcopy(self.average)
+        network.temperature = self.config.temperature
+        weight = rarity(self.prior, self.config.loss.rebalance)
+        network.head.load_state_dict(
+            {"weight": network.head.weight, "bias": network.head.bias - self.config.calm * weight.log()}
+        )
+        return network
+
     def judge(self, loss: float) -> None:
         """Validate the averaged weights; write the row to metrics.csv and a sheet."""
-        network = self.average.folded()
+        network = self.finished().folded()
         _channels_last(network)
         ab = validate.colorize(network, self.held_out, self.config.precision == "bf16")
         found = validate.score(self.held_out, ab)
         row = {"step": self.step, "samples": self.samples, "minutes": self.seconds / 60, "rate": self.rate()}
+        self.history = [row for row in self.history if row["step"] != self.step]
         self.history.append(row | {"loss": loss} | found.row())
         self._write_metrics()
         validate.sheet(self.config.output / f"sheet_{self.step:06d}.png", self.held_out, ab)
