@@ -164,6 +164,8 @@ def test_a_thumbnail_without_the_new_colours_is_left_out(tmp_path: Path) -> None
     assert b"THUMBNAIL" not in kept
     assert len(kept) == len(exif_block()) + len(exif_block()) % 2
     assert b"THUMBNAIL" not in (tmp_path / "b.jpg").read_bytes()
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert not image.getexif().get_ifd(ExifTags.IFD.IFD1)
 
 
 def test_only_orientation_and_sizes_of_an_exif_block_change() -> None:
