@@ -16,6 +16,10 @@ from restore.generators.compact import Compact
 from restore.train.config import TrainConfig
 
 
+_PATHS = ("data", "validation", "output")
+"""Settings that say where things lay on the machine of the training: no part of the record."""
+
+
 def export(network: Compact, config: TrainConfig, data_hash: str, state: dict[str, Any], path: Path) -> Path:
     """Write the weights and their record, under another name first, then rename.
 
@@ -46,11 +50,12 @@ def _record(network: Compact, config: TrainConfig, data_hash: str, state: dict[s
         "numpy": np.__version__, "python": platform.python_version(),
     }  # fmt: skip
     history = state["history"]
+    settings_of_run = {key: value for key, value in config.to_dict().items() if key not in _PATHS}
     return {
         "generator": "compact",
         "phase": "1",
         "settings": json.dumps(settings),
-        "config": json.dumps(config.kept),
+        "config": json.dumps(settings_of_run),
         "data_sha256": data_hash,
         "seed": str(config.seed),
         "steps": str(state["step"]),

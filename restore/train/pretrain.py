@@ -239,9 +239,8 @@ class Run:
         network = copy.deepcopy(self.average)
         network.temperature = self.config.temperature
         weight = rarity(self.prior, self.config.loss.rebalance)
-        network.head.load_state_dict(
-            {"weight": network.head.weight, "bias": network.head.bias - self.config.calm * weight.log()}
-        )
+        head = network.head.state_dict()  # shares its tensors with the network
+        head["bias"] -= self.config.calm * weight.log()
         return network
 
     def judge(self, loss: float) -> None:
