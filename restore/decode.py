@@ -41,7 +41,7 @@ class Frame:
     """Cb and Cr, shape (2, h, w); None for a monochrome source, or if only luma was asked for."""
     pts: int
     duration: int
-    """In units of the source's time base."""
+    """As the container says, in units of the time base; with B-frames, MP4 says it of another frame."""
     key: bool
     """Decoding can start here."""
     field: int
@@ -55,7 +55,7 @@ class Index:
     pts: NDArray[np.int64]
     """Presentation times, shape (N,), strictly rising."""
     duration: NDArray[np.int64]
-    """Shape (N,), in units of the time base."""
+    """Time to the next frame, shape (N,), in units of the time base; of the last frame, what the container says."""
     key: NDArray[np.int64]
     """Numbers of the key frames, rising."""
     checksum: NDArray[np.uint32]
@@ -80,7 +80,7 @@ class IndexBuilder:
         pts, duration, key, crc, field = (np.array(column) for column in zip(*self._rows, strict=True))
         return Index(
             pts=pts.astype(np.int64),
-            duration=duration.astype(np.int64),
+            duration=np.append(np.diff(pts), duration[-1:]).astype(np.int64),
             key=np.flatnonzero(key).astype(np.int64),
             checksum=crc.astype(np.uint32),
             field=field.astype(np.uint8),
