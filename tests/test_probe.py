@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import pytest
 from av.stream import Disposition
+from av.video.stream import VideoStream
 from media import make_film
 
 from restore import probe as module
@@ -258,6 +259,22 @@ def test_a_pixel_format_without_a_luma_is_refused(tmp_path: Path, monkeypatch: p
     path = make_film(tmp_path / "film.mp4", frames=2)
     monkeypatch.setattr(module, "is_supported", lambda _: False)
     with pytest.raises(MediaError, match="pixel format yuv420p is not supported"):
+        probe(path)
+
+
+def test_a_film_without_a_clock_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_film(tmp_path / "film.mp4", frames=2)
+    choose, decode = module._film_stream, module._first_frame
+
+    class Timeless:
+        time_base = average_rate = guessed_rate = base_rate = None
+
+        def __init__(self, stream: VideoStream) -> None:
+            self.stream, self.codec_context = stream, stream.codec_context
+
+    monkeypatch.setattr(module, "_film_stream", lambda *args: Timeless(choose(*args)))
+    monkeypatch.setattr(module, "_first_frame", lambda media, fake, name: decode(media, fake.stream, name))
+    with pytest.raises(MediaError, match="has no time base or frame rate; remux it first"):
         probe(path)
 
 
