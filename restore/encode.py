@@ -148,7 +148,7 @@ class Encoder:
         return luma, chroma[:, 0], chroma[:, 1]
 
     def _tagged(self, frame: VideoFrame, flag: int | None) -> VideoFrame:
-        """Set what PyAV has no attributes for: field flags and chroma location."""
+        """Set what PyAV has no attributes for: field flags, chroma location and the shape of pixels."""
         order = self._source.field_order
         interlaced = order in ("tff", "bff")
         mode = _FIELD_MODES[flag] if flag is not None else order if interlaced else "prog"
@@ -177,7 +177,9 @@ class Encoder:
             width=context.width, height=context.height, format=layout, time_base=context.time_base
         )
         tags = graph.add("setparams", ":".join(f"{key}={value}" for key, value in settings.items()))
-        graph.link_nodes(buffer, tags, graph.add("buffersink")).configure()
+        ratio = self._source.sample_aspect_ratio or 0  # of each frame: FFV1 keeps it there, Matroska's muxer does not
+        shape = graph.add("setsar", f"sar={ratio}:max={2**31 - 1}")
+        graph.link_nodes(buffer, tags, shape, graph.add("buffersink")).configure()
         return graph
 
 
@@ -278,8 +280,6 @@ def encode_part(path: Path, clips: Iterable[Clip], profile: Profile, source: Sou
         _remove(temporary)
     try:
         result = (_encode_frames if profile.is_sequence else _encode_file)(temporary, clips, profile, source)
-        if not result.frames:
-            raise ValueError(f"a part has at least one frame, got none for {path}")
         with writing(path):
             if path.is_dir():
                 shutil.rmtree(path)
@@ -295,6 +295,8 @@ def _encode_file(path: Path, clips: Iterable[Clip], profile: Profile, source: So
     with Encoder(path, profile, source) as encoder:
         for clip in clips:
             encoder.write(clip)
+        if not encoder.frames:
+            raise ValueError(f"a part has at least one frame, got none for {path}")
     with writing(path), path.open("rb") as file:
         os.fsync(file.fileno())
         return EncodeResult(encoder.frames, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
@@ -304,6 +306,8 @@ def _encode_frames(folder: Path, clips: Iterable[Clip], profile: Profile, source
     with FrameWriter(folder, profile.part_suffix, output_color(profile, source).depth, source) as writer:
         for clip in clips:
             writer.write(clip)
+    if not writer.frames:
+        raise ValueError(f"a part has at least one frame, got none for {folder}")
     return EncodeResult(writer.frames, writer.bytes, writer.sha256.hexdigest())
 
 

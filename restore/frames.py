@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from numpy.typing import NDArray
 
-from restore.clip import Clip, Color, Matrix, Subsampling, subsampling_of
+from restore.clip import Clip, Color, Matrix, Subsampling, chroma_shape
 from restore.color import chroma_scale, rgb_from_ycbcr, unit_luma
 from restore.disk import writing
 from restore.probe import Source
@@ -58,12 +58,11 @@ def check_clip(clip: Clip, source: Source, subsampling: Subsampling) -> None:
     Raises:
         ValueError: It is.
     """
-    if clip.chroma is None or subsampling_of(clip) != subsampling:
-        name = ":".join(subsampling)
-        raise ValueError(f"chroma must be painted at {name} before it is encoded, got {clip}")
     height, width = clip.luma.shape[1:]
     if (height, width) != (source.height, source.width):
         raise ValueError(f"frames must be {source.width}x{source.height}, got {width}x{height}")
+    if clip.chroma is None or clip.chroma.shape[2:] != chroma_shape(height, width, subsampling):
+        raise ValueError(f"chroma must be painted at {':'.join(subsampling)} before it is encoded, got {clip}")
 
 
 class FrameWriter:

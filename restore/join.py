@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from restore.disk import sync, writing
 from restore.errors import MediaError
+from restore.matroska import set_pixel_shape
 from restore.probe import Source, open_media
 from restore.profiles import Profile, index_clock
 from restore.streams import (
@@ -29,6 +30,7 @@ from restore.streams import (
     check_container,
     describe,
     film_metadata,
+    is_matroska,
     muxer_options,
     overlaps,
     starts,
@@ -97,7 +99,9 @@ def join(
                 format=FORMATS[output.suffix.lower()],
                 container_options=muxer_options(source, output.suffix.lower()),
             ) as target:
-                _fill(target, container, _Film(source, parts, output, progress), span)
+                shaped = _fill(target, container, _Film(source, parts, output, progress), span)
+            if not shaped and source.sample_aspect_ratio and is_matroska(output.suffix.lower()):
+                set_pixel_shape(temporary, 1, (source.width, source.height), source.sample_aspect_ratio)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(output)
@@ -212,12 +216,19 @@ def _read(container: InputContainer, stream: Stream, path: Path) -> Iterator[Pac
 
 def _fill(
     target: OutputContainer, container: InputContainer, film: _Film, span: tuple[Fraction, Fraction] | None
-) -> None:
-    """Write the header, then all packets in the order in which they are decoded."""
+) -> bool:
+    """Write the header, then all packets in the order in which they are decoded.
+
+    Returns:
+        Whether the film itself says what shape its pixels have, as H.264 does.
+    """
     source = film.source
     with _open_part(film.parts[0].path) as first:
         stream = target.add_stream_from_template(first.streams.video[0], opaque=True)
         stream.time_base, stream.codec_context.framerate = source.time_base, source.average_rate
+        shaped = first.streams.video[0].sample_aspect_ratio == source.sample_aspect_ratio
+        if source.sample_aspect_ratio:
+            stream.codec_context.sample_aspect_ratio = source.sample_aspect_ratio
         stream.disposition = Disposition(next(s.disposition for s in source.streams if s.index == source.stream))
         stream.metadata.update(film_metadata(source))
         if source.display_matrix:
@@ -229,6 +240,7 @@ def _fill(
         logger.warning("%s: %s is left out; %s cannot hold it", film.output, what, film.output.suffix)
     for packet in _merged(film.packets(stream), _copied(container, source, carried.streams, span)):
         target.mux_one(packet)
+    return shaped
 
 
 def _copied(

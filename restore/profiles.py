@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from restore.clip import Color, Subsampling
+from restore.clip import Color, Matrix, Subsampling
 from restore.errors import ConfigError
 from restore.probe import Source
 from restore.shipped import data_folder
@@ -19,6 +19,9 @@ _FRAMES = "frames"
 """The codec of the sequence profile; which image codec it is depends on the suffix."""
 _MAX_CLOCK = Fraction(500)
 """Frames per second of a part's clock at most: Matroska counts milliseconds, and frames must stay apart."""
+
+_SAME_AS_BT709 = {6: 1, 14: 1, 15: 1}
+"""Transfer codes for the same curve as BT.709's; ProRes frames have only that one. Source: ITU-T H.273, table 3."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def _read(name: str | Path) -> Profile:
     try:
         return TypeAdapter(Profile).validate_python({"name": file.stem, **settings})
     except ValidationError as error:
-        first, known = error.errors()[0], ", ".join(Profile.__dataclass_fields__)
+        first, known = error.errors()[0], ", ".join(setting.name for setting in fields(Profile))
         place = ".".join(map(str, first["loc"]))
         raise ConfigError(f"{file}: {place}: {first['msg']}; the settings of a profile are {known}") from error
 
@@ -125,8 +128,9 @@ def choose_profile(output: Path) -> str:
 
 
 def encoder_for(profile: Profile, source: Source) -> str:
-    """Return the name of libavcodec's encoder; of its two for ProRes, the fast one takes no odd widths."""
-    return "prores_ks" if profile.codec == "prores_aw" and source.width % 2 else profile.codec
+    """Return the name of libavcodec's encoder; of two for ProRes the fast one does not take all sources."""
+    slow = source.width % 2 or source.field_order == "bff"
+    return "prores_ks" if profile.codec == "prores_aw" and slow else profile.codec
 
 
 def subsampling_for(profile: Profile, source: Source) -> Subsampling:
@@ -148,7 +152,11 @@ def output_color(profile: Profile, source: Source) -> Color:
     color = source.color
     depth = next((depth for depth in profile.depths if depth >= color.depth), profile.depths[-1])
     full_range = {"source": color.full_range, "limited": False, "full": True}[profile.range]
-    return replace(color, depth=depth, full_range=full_range)
+    color = replace(color, depth=depth, full_range=full_range)
+    if profile.codec.startswith("prores"):
+        matrix = Matrix.SMPTE170M if color.matrix == Matrix.BT470BG else color.matrix
+        color = replace(color, matrix=matrix, transfer=_SAME_AS_BT709.get(color.transfer, color.transfer))
+    return color
 
 
 def index_clock(source: Source) -> Fraction:
