@@ -15,7 +15,6 @@ import restore
 from restore.generators.compact import Compact
 from restore.train.config import TrainConfig
 
-
 _PATHS = ("data", "validation", "output")
 """Settings that say where things lay on the machine of the training: no part of the record."""
 
