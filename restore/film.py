@@ -19,13 +19,14 @@ from restore import reel as reels
 from restore.config import dump_pipeline
 from restore.encode import check_profile
 from restore.errors import MediaError, StageError
-from restore.join import PartFile, check_container, join
+from restore.join import PartFile, join
 from restore.part import Job, PartRecord, finished, process, write_json
 from restore.plan import Part, parts_of, shots_of
 from restore.probe import Source
 from restore.profiles import Profile
 from restore.reel import Reel
 from restore.stage import Stage
+from restore.streams import check_container
 
 log = logging.getLogger(__name__)
 

@@ -32,8 +32,8 @@ def restore_photo(path: Path, output: Path, stages: Sequence[Stage]) -> PhotoRep
     Raises:
         RestoreError: It cannot be read, coloured or written; the message names it.
     """
-    stills.check_output(path, output)
     still = stills.read(path)
+    stills.check_output(output, still)
     with ThreadPoolExecutor(1) as pool:
         (clip,) = stream(stages, [still.clip], pool)
     stills.write(output, still, clip)

@@ -14,7 +14,7 @@ from restore.config import settings_hash
 from restore.errors import ConfigError, MediaError, RestoreError
 from restore.film import FilmReport, Map, Progress, restore_film
 from restore.photo import Ledger, PhotoReport, restore_photo
-from restore.setup import Options, check_output, film_for, output_for, stages_for, versions
+from restore.setup import Options, check_output, film_for, frames_for, output_for, stages_for, versions
 
 log = logging.getLogger(__name__)
 
@@ -129,11 +129,11 @@ def _film(
     progress: Progress | None,
 ) -> Report:
     if options.profile == "sequence" or "%" in output.name:
-        named = output / source.stem if several else output
+        named = frames_for(source, output, options, several=several)
     else:
         named = output_for(source, output, options, several=several, still=False)
     film = film_for(source, named, options)
-    return restore_film(film, execute=execute(), fresh=options.fresh, overwrite=options.overwrite, progress=progress)
+    return restore_film(film, execute=execute(), fresh=options.fresh, progress=progress)
 
 
 def _still(source: Path, output: Path, options: Options, several: bool) -> Report:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from restore import __version__, weights
+from restore.clip import Subsampling
 from restore.colorize.neural import Neural, devices_of
 from restore.colorize.paint import Paint
 from restore.config import load_pipeline, settings_hash
@@ -75,8 +76,13 @@ class Options:
             raise ConfigError(f"rate must be positive, got {float(self.rate)}")
 
 
-def stages_for(kind: str, options: Options) -> tuple[Stage, ...]:
+def stages_for(kind: str, options: Options, subsampling: Subsampling = "444") -> tuple[Stage, ...]:
     """Read the pipeline for a ``film`` or a ``still``, and apply the options to it.
+
+    Args:
+        kind: Names the shipped pipeline, where the options name none.
+        options: They win over the file; their `settings` win over all.
+        subsampling: The chroma grid that the output has.
 
     Raises:
         ConfigError: The pipeline, a setting or a device is wrong, or the pipeline does not end with chroma.
@@ -87,11 +93,13 @@ def stages_for(kind: str, options: Options) -> tuple[Stage, ...]:
     stages = load_pipeline(options.pipeline or kind, [*overrides, *options.settings], STAGES)
     if not stages or stages[-1].writes != "chroma":
         raise ConfigError("the pipeline must end with a stage that writes chroma (paint)")
-    return tuple(_settled(stage) for stage in stages)
+    return tuple(_settled(stage, subsampling) for stage in stages)
 
 
-def _settled(stage: Stage) -> Stage:
-    """Settle what a setting leaves to the machine, so that all workers do the same."""
+def _settled(stage: Stage, subsampling: Subsampling) -> Stage:
+    """Settle what a setting leaves to the machine or the output, so that all workers do the same."""
+    if isinstance(stage, Paint):
+        return replace(stage, subsampling=subsampling)
     if isinstance(stage, Neural):
         weights.find(stage.weights)
         return replace(stage, device=",".join(devices_of(stage.device)))
@@ -102,11 +110,7 @@ def film_for(path: Path, output: Path, options: Options) -> Film:
     """Put together everything that decides the output of a film or a numbered sequence."""
     source = probe(path, rate=options.rate)
     profile = load_profile(options.profile or choose_profile(output), output)
-    subsampling = subsampling_for(profile, source)
-    stages = tuple(
-        replace(stage, subsampling=subsampling) if isinstance(stage, Paint) else stage
-        for stage in stages_for("film", options)
-    )
+    stages = stages_for("film", options, subsampling_for(profile, source))
     found = versions(stages)
     key = settings_hash(stages, asdict(profile), found, source.fingerprint, str(options.start), str(options.end))
     return Film(
@@ -160,7 +164,29 @@ def output_for(path: Path, output: Path, options: Options, *, several: bool, sti
         suffixes = load_profile(options.profile or "access").suffixes
         keeps = still or path.suffix.lower() in suffixes
         output = output / f"{path.stem}{path.suffix if keeps else suffixes[0]}"
+    elif not output.suffix:
+        raise ConfigError(
+            f"{output} has no suffix; name a file such as {output}.mp4, a folder that exists, "
+            f"or numbered frames as in {output}/frame_%06d.dpx"
+        )
     check_output(path, output, options.overwrite)
+    return output
+
+
+def frames_for(path: Path, output: Path, options: Options, *, several: bool) -> Path:
+    """Name the folder or the pattern of a numbered sequence, and refuse to mix it with frames that are there.
+
+    Raises:
+        MediaError: Frames are there and may not be replaced, or they are the source.
+    """
+    output = output / path.stem if several else output
+    folder, frames = (output.parent, output.suffix) if "%" in output.name else (output, "")
+    if folder.is_dir():
+        if folder.samefile(path if path.is_dir() else path.parent) and (path.is_dir() or path.name == output.name):
+            raise MediaError("the output would overwrite the source; give it another name", str(output))
+        suffixes = (frames,) if frames else load_profile("sequence").suffixes
+        if not options.overwrite and any(file.suffix.lower() in suffixes for file in folder.iterdir()):
+            raise MediaError("holds frames already; use --overwrite to replace them", str(folder))
     return output
 
 

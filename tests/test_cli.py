@@ -1,0 +1,165 @@
+"""The command line as a user meets it: what it prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from media import make_film
+
+from restore import __version__, cli, weights
+from restore.cli import Bars, main
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """Run a command in this process, and return its exit status."""
+    monkeypatch.setattr(sys, "argv", ["restore", *map(str, words)])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_a_run_says_where_the_result_is_and_how_long_it_took(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film, output = make_film(tmp_path / "in.mp4", frames=6), tmp_path / "out.mp4"
+    assert call(monkeypatch, "run", film, "-o", output, "--weights", tiny_weights, "--device", "cpu") == 0
+    said = capsys.readouterr()
+    assert f"{output}: 6 frames in" in said.out
+    assert "frames a second" in said.out
+    assert output.is_file()
+
+
+def test_a_users_error_is_one_line_and_exit_status_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "run", tmp_path / "nothing.mp4", "-o", tmp_path / "out.mp4") == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("restore: ")
+    assert said.err.count("\n") == 1
+    assert "nothing.mp4" in said.err
+
+
+def test_debug_keeps_the_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "restore.cli", "run", str(tmp_path / "no.mp4"), "-o", str(tmp_path / "out.mp4")]
+    quiet = subprocess.run(command, capture_output=True, text=True, check=False)
+    loud = subprocess.run(command, capture_output=True, text=True, check=False, env={"RESTORE_DEBUG": "1"})
+    assert quiet.returncode == 1
+    assert "Traceback" not in quiet.stderr
+    assert "Traceback" in loud.stderr
+
+
+def test_usage_errors_name_the_option(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "run", "in.mp4") == 2
+    assert "--output" in capsys.readouterr().err
+    assert call(monkeypatch, "run", "in.mp4", "-o", "out.mp4", "--start", "soon") == 2
+    assert "not a time" in capsys.readouterr().err
+    assert call(monkeypatch, "run", "in.mp4", "-o", "out.mp4", "--rate", "fast") == 2
+    assert "not a frame rate" in capsys.readouterr().err
+
+
+def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--version") == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_ctrl_c_tells_how_to_continue(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(**_: Any) -> None:
+        raise click.Abort
+
+    monkeypatch.setattr(cli.cli, "main", interrupted)
+    assert call(monkeypatch) == 130
+    assert "run the same command again to continue" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("12", 12), ("1:30", 90), ("01:00:00.5", Fraction(7201, 2)), ("0.04", Fraction(1, 25))]
+)
+def test_times_are_exact(text: str, seconds: Fraction) -> None:
+    assert cli._Time().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("18", 18), ("24000/1001", Fraction(24000, 1001)), ("23.976", Fraction(2997, 125))]
+)
+def test_rates_are_exact(text: str, rate: Fraction) -> None:
+    assert cli._Rate().convert(text, None, None) == rate
+
+
+def test_inspect_tells_people_and_programs(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = make_film(tmp_path / "in.mp4", frames=20, shots=(9,), audio="aac")
+    words = ["inspect", film, "--weights", tiny_weights, "--device", "cpu"]
+    assert call(monkeypatch, *words) == 0
+    told = capsys.readouterr().out
+    for part in (
+        "h264",
+        "96x64",
+        "20 in 0.80 s",
+        "25.000 frames a second",
+        "assumed",
+        "cuts at frames 9",
+        "aac",
+        "about",
+    ):
+        assert part in told
+    assert call(monkeypatch, *words, "--json", "--no-estimate") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["shots"] == "2, cuts at frames 9"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_inspect_names_a_variable_frame_rate(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = make_film(tmp_path / "in.mp4", frames=6, pts=[0, 1, 3, 4, 8, 9])
+    assert call(monkeypatch, "inspect", film, "--weights", tiny_weights, "--no-estimate") == 0
+    assert "variable frame rate" in capsys.readouterr().out
+
+
+def test_weights_are_listed_and_verified(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "weights", "list") == 0
+    told = capsys.readouterr().out
+    for name in weights.entries():
+        assert name in told
+    assert "default" in told
+    assert call(monkeypatch, "weights", "verify", weights.default_name()) == 0
+    assert capsys.readouterr().out.startswith("ok ")
+
+
+def test_unknown_weights_are_refused_with_near_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "weights", "fetch", "deoldify-vidoe") == 1
+    assert "deoldify-video" in capsys.readouterr().err
+
+
+def test_bars_are_silent_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    bars = Bars()
+    bars("scan", 5, 10)
+    bars("restore", 10, 10)
+    bars.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_bars_show_frames_speed_and_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    bars = Bars()
+    bars("restore", 5, 10)
+    bars.close()
+    shown = capsys.readouterr().err
+    assert "restore" in shown
+    assert "5/10" in shown
+    assert "frame/s" in shown or "s/frame" in shown
