@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from restore import generators, weights
 from restore.errors import WeightsError
 from restore.generators.compact import GREY_MEAN, GREY_STD, Compact, SelfAttention, Shuffle
 from restore.generators.efficientnet import CHANNELS, EfficientNetLite0, pad_same
+from restore.train import data, validate
 from restore.train.pretrain import imagenet
 
 
@@ -189,3 +195,50 @@ def test_same_padding_puts_the_odd_pixel_right_and_below() -> None:
     assert pad_same(x, 3, 2)[0, 0, 0].tolist() == [0.0] + [1.0] * 9 + [0.0]
     assert pad_same(x, 5, 2).shape == (1, 1, 11, 13)
     assert pad_same(x, 5, 2)[0, 0, :, 5].tolist() == [0.0] + [1.0] * 8 + [0.0, 0.0]
+
+
+# The weights that ship
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Compact:
+    found = weights.find("compact-v1")
+    assert found.entry is not None
+    network = generators.build("compact", **found.entry.settings)
+    assert isinstance(network, Compact)
+    network.load_state_dict({key: value.float() for key, value in weights.read_state(found.path).items()})
+    return network.eval()
+
+
+def test_the_shipped_weights_are_whole_and_small() -> None:
+    assert weights.verify("compact-v1").ok
+    assert weights.verify("compact-v1").bytes < 16e6
+
+
+def test_the_shipped_record_says_how_the_weights_were_made() -> None:
+    found = weights.find("compact-v1")
+    with safe_open(found.path, "pt") as file:
+        record = file.metadata()
+    assert found.entry is not None
+    assert json.loads(record["settings"]) == found.entry.settings
+    assert json.loads(record["metrics"])["ab_error"] == pytest.approx(found.entry.training["ab_error"], abs=0.01)
+    assert {"config", "data_sha256", "seed", "versions", "steps"} <= set(record)
+
+
+@pytest.mark.needs_shared
+def test_the_shipped_weights_colour_held_out_photographs(shipped: Compact, shared: Path) -> None:
+    rgb = validate.load(data.find(shared / "data" / "val"), 24)
+    ours = validate.score(rgb, validate.colorize(shipped.folded(), rgb, autocast=True))
+    grey = validate.score(rgb, torch.zeros(len(rgb), 2, validate.PIXELS, validate.PIXELS))
+    assert ours.ab_error < grey.ab_error - 1.5
+    assert ours.psnr > grey.psnr + 0.5
+    assert 20 < ours.colorfulness < 50  # neither washed out nor neon; the photographs have about 42
+
+
+@pytest.mark.needs_shared
+def test_bfloat16_changes_the_shipped_colours_less_than_an_eye_sees(shipped: Compact, shared: Path) -> None:
+    rgb = validate.load(data.find(shared / "data" / "val"), 8)
+    exact = validate.colorize(shipped, rgb, autocast=False)
+    rough = validate.colorize(shipped.folded(), rgb, autocast=True)
+    assert (rough - exact).abs().mean() < 0.5
+    assert (rough - exact).norm(dim=1).quantile(0.99) < 2.3  # just noticeable, Mahy et al. 1994
