@@ -200,11 +200,15 @@ def _resolved(precision: Precision, device: torch.device) -> Literal["fp32", "bf
         raise ConfigError(f"unknown precision {precision!r}; known: auto, {', '.join(_DTYPES)}")
     if precision == "fp16" and device.type == "cpu":
         raise ConfigError("fp16 is for GPUs; on a CPU use --precision auto, bf16 or fp32")
-    if precision == "bf16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if precision == "bf16" and device.type == "cpu" and not _cpu_takes_bf16():
         raise ConfigError("this CPU does not compute in bf16; use --precision auto or fp32")
     return precision
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether the CPU has instructions for bf16; without them it is emulated, slower than fp32."""
+    """Return whether the CPU has instructions for bf16; without them it is emulated, slower than fp32."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _cpu_takes_bf16() -> bool:
+    return bool(PACKS and torch.ops.mkldnn._is_mkldnn_bf16_supported())

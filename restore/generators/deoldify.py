@@ -5,8 +5,7 @@ Source: Antic, DeOldify (MIT), read as facts: key names, shapes and outputs of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -69,6 +68,9 @@ class DeepBlock(UNetBlock):
         return self.conv2(self.conv1(self._join(x, skip)))  # type: ignore[no-any-return]
 
 
+Up = Callable[[int, int, int], WideBlock | DeepBlock]
+
+
 class ResidualBlock(nn.Module):
     """Two `spectral 3x3 convolution with bias, ReLU`, added to their input."""
 
@@ -87,15 +89,14 @@ class DeOldify(nn.Module):
     The children of `layers` have the numbers of the published network; those without keys are placeholders.
     """
 
-    block: ClassVar[Block]
-
-    def __init__(self, depths: Sequence[int], width: int, nf: float, render_factor: int) -> None:
+    def __init__(self, block: Block, depths: Sequence[int], width: int, up: Up, render_factor: int) -> None:
         """Build the network.
 
         Args:
+            block: What the encoder is made of.
             depths: Blocks in each layer of the encoder.
             width: Channels of the encoder's stem.
-            nf: Factor of the decoder's channels.
+            up: Makes a block of the decoder from its channels in, those of the skip, and its number, 0 to 3.
             render_factor: Sixteenths of the side of the square at which frames are coloured.
 
         Raises:
@@ -103,22 +104,21 @@ class DeOldify(nn.Module):
         """
         super().__init__()
         if render_factor < 1:
-            raise ConfigError(f"render factor must be 1 or more (usual: 10 to 45), got {render_factor}")
+            raise ConfigError(f"the render factor must be 1 or more (10 to 45 are usual), got {render_factor}")
         self.render_factor = render_factor
-        body, (*skips, top) = encoder(self.block, depths, width)
+        body, (*skips, top) = encoder(block, depths, width)
         middle = nn.Sequential(conv_relu_norm(top, 2 * top), conv_relu_norm(2 * top, top))
-        blocks: list[nn.Module] = []
-        channels = top
-        for i, skip in enumerate(reversed(skips)):
-            blocks.append(self._block(channels, skip, nf, i))
-            channels = blocks[-1].channels  # type: ignore[assignment]
+        blocks: list[WideBlock | DeepBlock] = []
+        for index, skip in enumerate(reversed(skips)):
+            blocks.append(up(blocks[-1].channels if blocks else top, skip, index))
+        channels = blocks[-1].channels
         whole = PixelShuffle(nn.Sequential(WeightNormConv2d(channels, 4 * channels)))
-        joined = channels + 3
-        tail = [nn.Identity(), ResidualBlock(joined), nn.Sequential(SpectralConv2d(joined, 3, 1, bias=True))]
+        tail = [
+            nn.Identity(),
+            ResidualBlock(channels + 3),
+            nn.Sequential(SpectralConv2d(channels + 3, 3, 1, bias=True)),
+        ]
         self.layers = nn.ModuleList([body, nn.BatchNorm2d(top), nn.ReLU(), middle, *blocks, whole, *tail])
-
-    def _block(self, channels: int, skip: int, nf: float, index: int) -> nn.Module:
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the coloured picture, shape (B, 3, h, w), normalised, of a grey one of the same kind."""
@@ -153,32 +153,32 @@ class DeOldify(nn.Module):
 
 
 class DeOldifyWide(DeOldify):
-    """The networks published as video and stable."""
-
-    block = Bottleneck
+    """The network published as video and stable."""
 
     def __init__(
         self, depths: Sequence[int] = (3, 4, 23, 3), width: int = 64, nf: float = 2.0, render_factor: int = 21
     ) -> None:
-        super().__init__(depths, width, nf, render_factor)
-
-    def _block(self, channels: int, skip: int, nf: float, index: int) -> nn.Module:
+        """Build the network; the decoder has 512 times `nf` channels, half of them after its convolutions."""
         wide = int(512 * nf)
-        return WideBlock(channels, skip, wide // 2 if index == 3 else wide, index == 1)
+
+        def up(channels: int, skip: int, index: int) -> WideBlock:
+            return WideBlock(channels, skip, wide // 2 if index == 3 else wide, index == 1)
+
+        super().__init__(Bottleneck, depths, width, up, render_factor)
 
 
 class DeOldifyDeep(DeOldify):
     """The network published as artistic."""
 
-    block = BasicBlock
-
     def __init__(
         self, depths: Sequence[int] = (3, 4, 6, 3), width: int = 64, nf: float = 1.5, render_factor: int = 21
     ) -> None:
-        super().__init__(depths, width, nf, render_factor)
+        """Build the network; each block of the decoder has `nf` times the channels that it joins."""
 
-    def _block(self, channels: int, skip: int, nf: float, index: int) -> nn.Module:
-        return DeepBlock(channels, skip, nf, index == 1, index == 3)
+        def up(channels: int, skip: int, index: int) -> DeepBlock:
+            return DeepBlock(channels, skip, nf, index == 1, index == 3)
+
+        super().__init__(BasicBlock, depths, width, up, render_factor)
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:
