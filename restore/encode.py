@@ -31,24 +31,11 @@ from restore.frames import FrameWriter, check_clip, fill
 from restore.probe import Source
 from restore.profiles import (
     Profile,
-    choose_profile,
     encoder_for,
     index_clock,
-    load_profile,
     output_color,
     subsampling_for,
 )
-
-__all__ = [
-    "EncodeResult",
-    "Encoder",
-    "Profile",
-    "check_profile",
-    "choose_profile",
-    "encode_part",
-    "load_profile",
-    "subsampling_for",
-]
 
 logger = logging.getLogger(__name__)
 

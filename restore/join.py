@@ -36,8 +36,6 @@ from restore.streams import (
     starts,
 )
 
-__all__ = ["PartFile", "check_container", "join"]
-
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
@@ -154,7 +152,7 @@ class _Film:
             for place, packet in enumerate(_read(container, film, part.path)):
                 rank = round((packet.pts or 0) * packet.time_base * clock)
                 if not 0 <= rank < len(seen) or seen[rank]:
-                    break
+                    raise _miscounted(part, "another one")
                 seen[rank] = True
                 packet.pts, packet.dts, packet.duration = (
                     int(part.pts[rank]),
@@ -164,14 +162,18 @@ class _Film:
                 packet.time_base, packet.stream = self.source.time_base, stream
                 yield packet
         if not seen.all():
-            message = f"the part should hold {len(seen)} frames, found {seen.sum()}; delete it and run again"
-            raise MediaError(message, str(part.path))
+            raise _miscounted(part, str(seen.sum()))
 
     def _check_same(self, part: PartFile, film: VideoStream, stream: VideoStream) -> None:
         one, other = film.codec_context, stream.codec_context
         if (one.name, one.extradata or b"") != (other.name, other.extradata or b""):
             message = "the part was encoded with other settings than the first one; start over with --fresh"
             raise MediaError(message, str(part.path))
+
+
+def _miscounted(part: PartFile, found: str) -> MediaError:
+    message = f"the part should hold {len(part.pts)} frames, found {found}; delete it and run again"
+    return MediaError(message, str(part.path))
 
 
 def _decoding_times(pts: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
@@ -234,7 +236,7 @@ def _fill(
         if source.display_matrix:
             stream.set_display_matrix(source.display_matrix)
         carried = carry(container, source, target, film.output.suffix.lower(), span is not None)
-        describe(target, source, span)
+        describe(target, source, film.output.suffix.lower(), span)
         target.start_encoding()
     for what in carried.left_out:
         logger.warning("%s: %s is left out; %s cannot hold it", film.output, what, film.output.suffix)
@@ -298,12 +300,11 @@ def _join_frames(
                 if progress and (done % 64 == 0 or done == total):
                     progress(done, total)
             if len(frames) != len(part.pts):
-                message = f"the part should hold {len(part.pts)} frames, found {len(frames)}; delete it and run again"
-                raise MediaError(message, str(part.path))
+                raise _miscounted(part, str(len(frames)))
         if folder.exists():
             for frame in gathered.iterdir():
                 frame.replace(folder / frame.name)
-            gathered.rmdir()
+            shutil.rmtree(gathered)  # what is left was there already: two names of one file
         else:
             gathered.replace(folder)
         sync(folder.parent)

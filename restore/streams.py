@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 import logging
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import av
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
-from av.video.stream import VideoStream
 
 from restore.errors import ConfigError
-from restore.probe import Source, open_media
+from restore.probe import Chapter, Source, open_media
 from restore.profiles import Profile
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ FORMATS = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4", ".m4v": "mp4"}
 """Names of libavformat's muxers by suffix."""
 _COVER = int(Disposition.attached_pic)
 _PICTURES = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png")}
-_NANOSECOND = Fraction(1, 10**9)
 _CONTAINER_KEYS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
 """Metadata that describe the file they were read from, not the film; the muxer writes its own."""
 _STATISTICS = ("_statistics", "bps", "number_of_frames", "number_of_bytes")
@@ -55,8 +54,17 @@ def is_matroska(suffix: str) -> bool:
 
 
 def others(container: InputContainer, source: Source) -> list[Stream]:
-    """Return the streams that are to be carried: all but the film, and the tracks that hold chapters."""
-    return [s for s in container.streams if s.index != source.stream and s.discard != Discard.all]
+    """Return the streams that are to be carried: all but the film, and but those that muxers make anew.
+
+    These are the tracks that hold chapters, and those that hold a time code, which is in the film's metadata too.
+    """
+    return [
+        stream
+        for stream in container.streams
+        if stream.index != source.stream
+        and stream.discard != Discard.all
+        and not (stream.type == "data" and "timecode" in stream.metadata)
+    ]
 
 
 def codec_of(stream: Stream) -> str:
@@ -140,8 +148,7 @@ def carry(container: InputContainer, source: Source, target: OutputContainer, su
     left_out = []
     for stream in others(container, source):
         if not _holds(suffix, stream):
-            if stream.type != "data" or "timecode" not in stream.metadata:  # the muxer makes those from metadata
-                left_out.append(f"{stream.type} stream {stream.index} ({codec_of(stream)})")
+            left_out.append(f"{stream.type} stream {stream.index} ({codec_of(stream)})")
         elif isinstance(stream, AttachmentStream):
             _attach(target, stream, stream.data)
         elif int(stream.disposition) & _COVER and is_matroska(suffix):
@@ -181,26 +188,44 @@ def _kept(metadata: dict[str, str], *, encoder: bool = False, statistics: bool =
     }
 
 
-def describe(target: OutputContainer, source: Source, span: tuple[Fraction, Fraction] | None) -> None:
+def describe(target: OutputContainer, source: Source, suffix: str, span: tuple[Fraction, Fraction] | None) -> None:
     """Give an output the source's metadata, and its chapters as far as they lie in a span of seconds."""
     target.metadata.update(_kept(source.metadata))
-    low, high = span or (None, None)
-    chapters: list[Any] = []
-    for chapter in source.chapters:
-        start = chapter.start if low is None else max(low, chapter.start)
-        end = chapter.end if high is None else min(high, chapter.end)
-        if start < end or (span is None and start == end):
-            start_units, end_units = round(start / _NANOSECOND), round(end / _NANOSECOND)
-            chapters.append(
-                {
-                    "id": len(chapters) + 1,
-                    "start": start_units,
-                    "end": end_units,
-                    "time_base": _NANOSECOND,
-                    "metadata": dict(chapter.metadata),
-                }
-            )
-    target.set_chapters(chapters)
+    chapters = [
+        chapter if span is None else replace(chapter, start=max(span[0], chapter.start), end=min(span[1], chapter.end))
+        for chapter in source.chapters
+        if span is None or (chapter.start < span[1] and chapter.end > span[0])
+    ]
+    if not is_matroska(suffix):
+        chapters = _without_gaps(chapters)
+    target.set_chapters(
+        [
+            {
+                "id": number,
+                "start": round(chapter.start * 10**9),
+                "end": round(chapter.end * 10**9),
+                "time_base": Fraction(1, 10**9),
+                "metadata": dict(chapter.metadata),
+            }
+            for number, chapter in enumerate(chapters, 1)
+        ]
+    )
+
+
+def _without_gaps(chapters: Sequence[Chapter]) -> list[Chapter]:
+    """Fill the gaps with chapters without a title.
+
+    Chapters of MP4 and MOV follow one another from the start of the film; where one is missing, libav moves the
+    chapter after the gap, or ends the one before it too late.
+    """
+    filled: list[Chapter] = []
+    end = Fraction(0)
+    for chapter in chapters:
+        if chapter.start > end:
+            filled.append(Chapter(end, chapter.start, {"title": ""}))
+        filled.append(chapter)
+        end = chapter.end
+    return filled
 
 
 def muxer_options(source: Source, suffix: str) -> dict[str, str]:
@@ -236,8 +261,3 @@ def overlaps(packet: Packet[Any], span: tuple[Fraction, Fraction]) -> bool:
         return True
     start = stamp * packet.time_base
     return start < span[1] and start + (packet.duration or 1) * packet.time_base > span[0]
-
-
-def as_video(stream: Stream) -> VideoStream:
-    """Narrow a stream that is known to be video."""
-    return cast(VideoStream, stream)
