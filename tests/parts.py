@@ -31,7 +31,8 @@ def make_parts(
     frames = list(read(source, luma_only=True))
     ends = [frame.pts for frame in frames[1:]] + [frames[-1].pts + frames[-1].duration]
     shape = chroma_shape(source.height, source.width, subsampling_for(profile, source))
-    stop, parts = min(stop, len(frames)), []
+    stop = min(stop, len(frames))
+    parts: list[PartFile] = []
     for start in range(first, stop, length):
         span = range(start, min(start + length, stop))
         luma = np.stack([np.array(frames[n].luma) for n in span])
