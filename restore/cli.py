@@ -21,7 +21,7 @@ from restore.errors import RestoreError
 _DEBUG = "RESTORE_DEBUG"
 
 
-class _Time(click.ParamType):
+class _Time(click.ParamType[Fraction]):
     """A time: seconds, or ``[HH:]MM:SS[.mmm]``."""
 
     name = "time"
@@ -36,7 +36,7 @@ class _Time(click.ParamType):
             self.fail(f"{value!r} is not a time; write seconds, or HH:MM:SS.mmm", param, ctx)
 
 
-class _Rate(click.ParamType):
+class _Rate(click.ParamType[Fraction]):
     """Frames per second, as a whole number, a decimal or a fraction."""
 
     name = "rate"
@@ -48,6 +48,7 @@ class _Rate(click.ParamType):
             self.fail(f"{value!r} is not a frame rate; write for example 18, 23.976 or 24000/1001", param, ctx)
 
 
+_SHARES = "{desc}: {percentage:3.1f}% |{bar}| [{elapsed}<{remaining}{postfix}]"
 _UNITS = {"files": "file", "join": "packet"}
 
 
@@ -193,21 +194,26 @@ def weights_verify(names: tuple[str, ...]) -> None:
 
     results = [weights.verify(name) for name in names or [n for n in weights.entries() if weights.installed(n)]]
     for result in results:
-        click.echo(f"{'ok' if result.ok else 'WRONG':6} {result.sha256}  {result.path}")
-    if not all(result.ok for result in results):
+        verdict = "ok" if result.ok else "WRONG" if result.entry else "unknown"
+        click.echo(f"{verdict:8}{result.sha256}  {result.path}")
+    if any(result.entry and not result.ok for result in results):
         raise RestoreError("some weights are not what the registry says; fetch or import them again")
 
 
 @weights.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", help="Name for weights that the registry does not know.")
-@click.option("--generator", help="Their generator: deoldify_wide, deoldify_deep, eccv16 or compact.")
-def weights_import(file: Path, name: str | None, generator: str | None) -> None:
+@click.option("--generator", type=click.Choice(["compact", "deoldify_wide", "deoldify_deep", "eccv16"]))
+@click.option("--settings", metavar="YAML", default="{}", help="What the generator was built with, as {field: value}.")
+def weights_import(file: Path, name: str | None, generator: str | None, settings: str) -> None:
     """Take weights that you have: a published checkpoint, or your own."""
+    import yaml
+
     from restore import weights
 
-    path = weights.import_file(file, name=name, generator=generator)
-    click.echo(f"imported as {path.stem}: {path}")
+    path = weights.import_file(file, name=name, generator=generator, settings=yaml.safe_load(settings))
+    entry = weights.verify(path).entry
+    click.echo(f"imported as {entry.name if entry else path.stem}: {path}")
 
 
 @cli.command()
@@ -215,10 +221,16 @@ def weights_import(file: Path, name: str | None, generator: str | None) -> None:
 @click.option("--resume/--fresh", default=True, help="Continue from the last checkpoint.")
 def train(config: Path, resume: bool) -> None:
     """Train a generator as CONFIG says (phase 1: the generator alone)."""
-    from restore.train import train
-    from restore.train.config import load_config
+    from restore.train import Progress, load, train
 
-    click.echo(f"weights are in {train(load_config(config), resume=resume)}")
+    with tqdm(total=100, unit="%", desc="train", disable=not sys.stderr.isatty(), bar_format=_SHARES) as bar:
+
+        def progress(now: Progress) -> None:
+            bar.set_postfix(step=now.step, loss=f"{now.loss:.3f}", refresh=False)
+            bar.update(100 * now.share - bar.n)
+
+        path = train(load(config), resume=resume, progress=progress)
+    click.echo(f"weights are in {path}")
 
 
 @cli.command()

@@ -152,8 +152,8 @@ def concatenate(clips: list[Clip]) -> Clip:
     return replace(
         head,
         luma=np.concatenate([clip.luma for clip in clips]),
-        chroma=None if head.chroma is None else np.concatenate([clip.chroma for clip in clips]),  # type: ignore[misc]
-        ab=None if head.ab is None else np.concatenate([clip.ab for clip in clips]),  # type: ignore[misc]
+        chroma=None if head.chroma is None else np.concatenate([clip.chroma for clip in clips]),
+        ab=None if head.ab is None else np.concatenate([clip.ab for clip in clips]),
         pts=np.concatenate([clip.pts for clip in clips]),
         flags=sum((clip.flags for clip in clips), ()),
     )

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 
-from distributed import Client, LocalCluster, as_completed
+import dask.config
+from distributed import Client, Future, LocalCluster, as_completed
 
 from restore.film import Map
 from restore.part import PartRecord
@@ -26,9 +27,7 @@ def local_workers(count: int) -> Iterator[Map]:
     Args:
         count: Number of processes, each of which works on one part at a time.
     """
-    settings = {"distributed.worker.daemon": True, "distributed.logging.distributed": "error"}
-    import dask.config
-
+    settings = {"distributed.logging.distributed": "error"}
     with (
         dask.config.set(settings),
         LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
@@ -60,5 +59,5 @@ def dask_map(client: Client, window: int) -> Map:
     return execute
 
 
-def _submit(client, work, part):  # type: ignore[no-untyped-def]
+def _submit(client: Client, work: Callable[[Part], PartRecord], part: Part) -> Future[PartRecord]:
     return client.submit(work, part, key=f"restore-{part.number:06d}-{part.first}", pure=False)

@@ -18,6 +18,8 @@ import pytest
 import tifffile
 import yaml
 from av.video.stream import VideoStream
+from conftest import make_clip
+from media import make_film
 from numpy.typing import NDArray
 
 from restore.clip import Clip, Color, Matrix, Primaries, Subsampling, chroma_shape
@@ -28,8 +30,6 @@ from restore.errors import ConfigError, MediaError, StageError
 from restore.probe import Source, probe
 from restore.profiles import Profile, choose_profile, index_clock, load_profile, output_color, subsampling_for
 from restore.tags import FieldOrder, told_by_showinfo
-from tests.conftest import make_clip
-from tests.media import make_film
 
 SD = Color(Matrix.SMPTE170M, Primaries.BT470BG, 6, False, 8, "left", ("matrix", "primaries"))
 

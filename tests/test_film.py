@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 import pytest
 from media import frame_hashes, make_film
-from restore.colorize.smooth import Smooth
 
 from restore.clip import Clip
 from restore.colorize.paint import Paint
+from restore.colorize.smooth import Smooth
 from restore.errors import MediaError
 from restore.film import Film, FilmReport, restore_film
 from restore.probe import probe
@@ -63,7 +63,7 @@ def planes(path: Path) -> list[str]:
 
 def times(path: Path) -> list[Fraction]:
     with av.open(str(path)) as container:
-        return [frame.pts * frame.time_base for frame in container.decode(video=0)]  # type: ignore[operator]
+        return [(frame.pts or 0) * (frame.time_base or Fraction(0)) for frame in container.decode(video=0)]
 
 
 SOURCES: dict[str, dict[str, Any]] = {

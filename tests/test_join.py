@@ -10,13 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-
-from restore.errors import MediaError
-from restore.join import PartFile, _copied, _decoding_times, join
-from restore.probe import probe
-from restore.profiles import Profile, load_profile
-from tests.media import frame_hashes, make_film
-from tests.parts import (
+from media import frame_hashes, make_film
+from parts import (
     decoding_never_falls_behind,
     film_end,
     film_times,
@@ -24,6 +19,11 @@ from tests.parts import (
     packets,
     same_to_the_millisecond,
 )
+
+from restore.errors import MediaError
+from restore.join import PartFile, _copied, _decoding_times, join
+from restore.probe import probe
+from restore.profiles import Profile, load_profile
 
 VFR = [
     0,

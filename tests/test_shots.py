@@ -7,11 +7,11 @@ import av
 import cv2
 import numpy as np
 import pytest
+from conftest import color
 from numpy.typing import NDArray
 
 from restore.clip import Plane
 from restore.shots import ShotDetector, difference, thumbnail_of
-from tests.conftest import color
 
 Picture = NDArray[np.float64]
 HEIGHT, WIDTH = 90, 121

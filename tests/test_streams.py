@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from av.packet import Packet
 from av.stream import AttachmentStream, Disposition
+from media import frame_hashes, make_film
+from parts import film_times, make_parts, packets, same_to_the_millisecond
 
 from restore.errors import ConfigError, MediaError
 from restore.join import join
@@ -20,8 +22,6 @@ from restore.matroska import _SEEK_HEAD, _SEGMENT, _TRACKS, _elements, set_pixel
 from restore.probe import Source, probe
 from restore.profiles import load_profile
 from restore.streams import check_container
-from tests.media import frame_hashes, make_film
-from tests.parts import film_times, make_parts, packets, same_to_the_millisecond
 
 CHAPTERS = [(0.0, 0.5, "one"), (0.5, 1.0, "two")]
 

@@ -98,7 +98,8 @@ def generator_input(luma: Plane, what: Color, generator: Loaded) -> NDArray[np.f
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     black, span = luma_scale(what)
     small = np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in luma])
-    return np.clip((small[:, None].astype(np.float32) - np.float32(black)) / np.float32(span), 0, 1)
+    unit: NDArray[np.float32] = (small[:, None].astype(np.float32) - np.float32(black)) / np.float32(span)
+    return unit.clip(0, 1)
 
 
 def devices_of(names: str) -> list[str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from skimage import data
 
 WIDTH, HEIGHT, RATE, FRAMES = 480, 360, 18, 45
-SCENES = (
+SCENES: tuple[Any, ...] = (
     # photograph, where the camera starts and ends: centre x, centre y, width, in shares of the photograph's width
     (data.astronaut, (0.46, 0.34, 0.88), (0.44, 0.28, 0.62)),
     (data.coffee, (0.42, 0.36, 0.70), (0.58, 0.34, 0.82)),
@@ -35,7 +35,7 @@ def main() -> None:
         sound.bit_rate = 32000
         number = 0
         for photograph, start, end in SCENES:
-            gray = cv2.cvtColor(photograph(), cv2.COLOR_RGB2GRAY)
+            gray: Any = cv2.cvtColor(photograph(), cv2.COLOR_RGB2GRAY)
             for step in np.linspace(0, 1, FRAMES):
                 where = tuple(a + (b - a) * float(step) for a, b in zip(start, end, strict=True))
                 planes = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
@@ -66,7 +66,8 @@ def _aged(shot: NDArray[np.float32], rng: np.random.Generator, number: int) -> N
     if number % 9 < 4:
         column = int(WIDTH * 0.7 + 3 * np.sin(number))
         aged[:, column] += 45
-    return np.clip(np.rint(16 + 219 * np.clip(aged / 255, 0, 1)), 16, 235).astype(np.uint8)
+    codes: NDArray[np.uint8] = np.rint(16 + 219 * np.clip(aged / 255, 0, 1)).astype(np.uint8)
+    return codes
 
 
 def _projector(container: Any, sound: Any, seconds: float, rng: np.random.Generator) -> None:
