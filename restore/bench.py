@@ -24,10 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from restore import generators, reel
 from restore.colorize.neural import Neural
-from restore.decode import clips
-from restore.encode import encode_part
 from restore.film import Film, restore_film
+from restore.output.encode import encode_part
 from restore.setup import Options, film_for, versions
+from restore.source.decode import clips
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 

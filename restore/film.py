@@ -17,16 +17,16 @@ from typing import Protocol
 
 from restore import reel as reels
 from restore.config import dump_pipeline
-from restore.encode import check_profile
 from restore.errors import MediaError, StageError
-from restore.join import PartFile, join
+from restore.output.encode import check_profile
+from restore.output.join import PartFile, join
+from restore.output.profiles import Profile
+from restore.output.streams import check_container
 from restore.part import Job, PartRecord, finished, process, write_json
 from restore.plan import Part, parts_of, shots_of
-from restore.probe import Source
-from restore.profiles import Profile
 from restore.reel import Reel
+from restore.source.probe import Source
 from restore.stage import Stage
-from restore.streams import check_container
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from restore.errors import ConfigError
 from restore.film import PART_SECONDS, Film, Progress
 from restore.part import Job, process
 from restore.plan import Part, parts_of, shots_of
-from restore.probe import Source
 from restore.reel import Reel
 from restore.setup import Options, film_for, stages_for
+from restore.source.probe import Source
 
 TRIAL_FRAMES = 32
 """Frames that are restored to say how long all of them would take."""

@@ -22,12 +22,12 @@ import torch
 
 from restore import reel as reels
 from restore.clip import Clip
-from restore.decode import clips
-from restore.encode import encode_part
+from restore.output.encode import encode_part
+from restore.output.profiles import Profile
 from restore.plan import Part, shots_of
-from restore.probe import Source
-from restore.profiles import Profile
 from restore.reel import Reel
+from restore.source.decode import clips
+from restore.source.probe import Source
 from restore.stage import Stage, stream
 
 Progress = Callable[[int], None]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from restore import stills
 from restore.errors import MediaError
-from restore.probe import fingerprint
+from restore.source.probe import fingerprint
 from restore.stage import Stage, stream
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from restore.decode import Index, IndexBuilder, read
 from restore.errors import MediaError
-from restore.fields import FieldMeter, FieldReport
 from restore.plan import Span
-from restore.probe import Source
 from restore.shots import ShotDetector
+from restore.source.decode import Index, IndexBuilder, read
+from restore.source.fields import FieldMeter, FieldReport
+from restore.source.probe import Source
 
 CONTEXT_SECONDS = 5
 """Film decoded on each side of a passage, so that its frames get the context that they have in the whole film."""

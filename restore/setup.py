@@ -21,8 +21,8 @@ from restore.config import load_pipeline, settings_hash
 from restore.errors import ConfigError, MediaError
 from restore.film import Film
 from restore.generators import Precision
-from restore.probe import probe
-from restore.profiles import choose_profile, load_profile, subsampling_for
+from restore.output.profiles import choose_profile, load_profile, subsampling_for
+from restore.source.probe import probe
 from restore.stage import Stage
 from restore.stages import STAGES
 

@@ -13,11 +13,11 @@ import av
 import numpy as np
 
 from restore.clip import Clip, chroma_shape
-from restore.decode import read
-from restore.encode import encode_part
-from restore.join import PartFile
-from restore.probe import Source
-from restore.profiles import Profile, subsampling_for
+from restore.output.encode import encode_part
+from restore.output.join import PartFile
+from restore.output.profiles import Profile, subsampling_for
+from restore.source.decode import read
+from restore.source.probe import Source
 
 
 def cut(frames: int, length: int) -> list[int]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from restore.checkpoint import read_state
 from restore.errors import WeightsError
+from restore.weights.checkpoint import read_state
 
 
 class Attack:

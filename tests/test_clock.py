@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 from media import make_film
 
-from restore.clock import Clock
-from restore.decode import read
-from restore.probe import Source, probe
+from restore.source.clock import Clock
+from restore.source.decode import read
+from restore.source.probe import Source, probe
 
 
 @dataclass

@@ -14,11 +14,11 @@ import pytest
 from av.container import InputContainer
 from media import frame_hashes, make_film
 
-from restore import decode
 from restore.clip import Clip, Plane
-from restore.decode import Index, IndexBuilder, checksum, clips, read
 from restore.errors import MediaError
-from restore.probe import Source, probe
+from restore.source import decode
+from restore.source.decode import Index, IndexBuilder, checksum, clips, read
+from restore.source.probe import Source, probe
 
 RATE = Fraction(25)
 
@@ -180,7 +180,7 @@ def test_bad_seeking_costs_time_but_never_a_frame(
         container.seek(pts + 15, stream=stream)
 
     monkeypatch.setattr(decode, "_seek", late)
-    with caplog.at_level(logging.INFO, "restore.decode"):
+    with caplog.at_level(logging.INFO, "restore.source.decode"):
         found = spans(source, index, 41, 50)
     assert [sha(luma) for clip in found for luma in clip.luma] == hashes[41:50]
     assert asked == [40, 30]
@@ -316,7 +316,7 @@ def test_a_recording_that_begins_in_the_middle_is_read_from_its_first_whole_fram
 
 def test_alpha_is_left_out_and_said_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = make_film(tmp_path / "film.mkv", frames=2, codec="ffv1", pix_fmt="yuva420p")
-    with caplog.at_level(logging.INFO, "restore.decode"):
+    with caplog.at_level(logging.INFO, "restore.source.decode"):
         assert len(list(read(probe(path)))) == 2
     assert "alpha plane (yuva420p), which is left out" in caplog.text
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from restore.download import Progress, download, sha256_of
 from restore.errors import WeightsError
+from restore.weights.download import Progress, download, sha256_of
 
 CONTENT = bytes(range(256)) * 40
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

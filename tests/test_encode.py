@@ -23,13 +23,13 @@ from media import make_film
 from numpy.typing import NDArray
 
 from restore.clip import Clip, Color, Matrix, Primaries, Subsampling, chroma_shape
-from restore.disk import writing_error
-from restore.encode import Encoder, check_profile, encode_part
-from restore.encode import _rescaled as rescaled
 from restore.errors import ConfigError, MediaError, StageError
-from restore.probe import Source, probe
-from restore.profiles import Profile, choose_profile, index_clock, load_profile, output_color, subsampling_for
-from restore.tags import FieldOrder, told_by_showinfo
+from restore.output.disk import writing_error
+from restore.output.encode import Encoder, check_profile, encode_part
+from restore.output.encode import _rescaled as rescaled
+from restore.output.profiles import Profile, choose_profile, index_clock, load_profile, output_color, subsampling_for
+from restore.source.probe import Source, probe
+from restore.source.tags import FieldOrder, told_by_showinfo
 
 SD = Color(Matrix.SMPTE170M, Primaries.BT470BG, 6, False, 8, "left", ("matrix", "primaries"))
 

@@ -8,9 +8,9 @@ import pytest
 from media import Picture, make_film
 
 from restore.clip import Plane
-from restore.decode import Frame, read
-from restore.fields import FieldMeter, FieldReport, sample
-from restore.probe import probe
+from restore.source.decode import Frame, read
+from restore.source.fields import FieldMeter, FieldReport, sample
+from restore.source.probe import probe
 
 
 def pictures(frames: int, grain: float = 0.01) -> list[Plane]:

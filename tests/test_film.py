@@ -26,8 +26,8 @@ from restore.colorize.paint import Paint
 from restore.colorize.smooth import Smooth
 from restore.errors import MediaError
 from restore.film import Film, FilmReport, restore_film
-from restore.probe import probe
-from restore.profiles import load_profile, subsampling_for
+from restore.output.profiles import load_profile, subsampling_for
+from restore.source.probe import probe
 from restore.stage import Stage, Writes
 
 

@@ -21,9 +21,9 @@ from parts import (
 )
 
 from restore.errors import MediaError
-from restore.join import PartFile, _copied, _decoding_times, join
-from restore.probe import probe
-from restore.profiles import Profile, load_profile
+from restore.output.join import PartFile, _copied, _decoding_times, join
+from restore.output.profiles import Profile, load_profile
+from restore.source.probe import probe
 
 VFR = [
     0,

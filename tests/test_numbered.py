@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from restore.errors import MediaError
-from restore.numbered import escaped, numbered
+from restore.source.numbered import escaped, numbered
 
 
 def touch(folder: Path, *names: str) -> Path:

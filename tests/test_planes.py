@@ -7,8 +7,8 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from restore.planes import is_supported, planes
-from restore.tags import color_of
+from restore.source.planes import is_supported, planes
+from restore.source.tags import color_of
 
 Codes = NDArray[np.uint16]
 

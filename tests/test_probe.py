@@ -12,10 +12,10 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 from media import make_film
 
-from restore import probe as module
 from restore.clip import Color, Matrix, Primaries
 from restore.errors import MediaError
-from restore.probe import fingerprint, open_media, probe
+from restore.source import probe as module
+from restore.source.probe import fingerprint, open_media, probe
 
 
 def test_a_film_is_described_and_pickles(tmp_path: Path) -> None:

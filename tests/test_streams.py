@@ -17,11 +17,11 @@ from media import frame_hashes, make_film
 from parts import film_times, make_parts, packets, same_to_the_millisecond
 
 from restore.errors import ConfigError, MediaError
-from restore.join import join
-from restore.matroska import _SEEK_HEAD, _SEGMENT, _TRACKS, _elements, set_pixel_shape
-from restore.probe import Source, probe
-from restore.profiles import load_profile
-from restore.streams import check_container
+from restore.output.join import join
+from restore.output.matroska import _SEEK_HEAD, _SEGMENT, _TRACKS, _elements, set_pixel_shape
+from restore.output.profiles import load_profile
+from restore.output.streams import check_container
+from restore.source.probe import Source, probe
 
 CHAPTERS = [(0.0, 0.5, "one"), (0.5, 1.0, "two")]
 

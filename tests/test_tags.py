@@ -8,7 +8,7 @@ from av.video.frame import VideoFrame
 
 from restore.clip import Color, Matrix, Primaries
 from restore.errors import MediaError
-from restore.tags import color_of, format_subsampling, told_by_showinfo
+from restore.source.tags import color_of, format_subsampling, told_by_showinfo
 
 
 def frame(height: int = 64, pix_fmt: str = "yuv420p", **tags: int) -> VideoFrame:

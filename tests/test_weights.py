@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from restore import registry, shipped, weights
+from restore import shipped, weights
 from restore.errors import RestoreError, WeightsError
+from restore.weights import registry, store
 
 CONTENT = bytes(range(256)) * 40
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -45,7 +46,7 @@ def write_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         (place / "registry.toml").write_text(text)
         return place
 
-    for module in (registry, weights):
+    for module in (registry, store):
         monkeypatch.setattr(module, "data_folder", lambda kind: place)
     return write
 

@@ -19,12 +19,11 @@ from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from restore.disk import sync, writing
 from restore.errors import MediaError
-from restore.matroska import set_pixel_shape
-from restore.probe import Source, open_media
-from restore.profiles import Profile, index_clock
-from restore.streams import (
+from restore.output.disk import sync, writing
+from restore.output.matroska import set_pixel_shape
+from restore.output.profiles import Profile, index_clock
+from restore.output.streams import (
     FORMATS,
     carry,
     check_container,
@@ -35,6 +34,7 @@ from restore.streams import (
     overlaps,
     starts,
 )
+from restore.source.probe import Source, open_media
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import numpy as np
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
-from restore.decode import Frame, read
-from restore.probe import Source
-from restore.tags import FieldOrder
+from restore.source.decode import Frame, read
+from restore.source.probe import Source
+from restore.source.tags import FieldOrder
 
 _SMALLEST = 16
 """Lines and columns under which `idet` has nothing to compare."""

@@ -9,7 +9,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from restore.probe import Source
+from restore.source.probe import Source
 
 
 class Clock:

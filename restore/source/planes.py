@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from restore.clip import Color, Plane, chroma_shape
 from restore.color import LUMA_COEFFICIENTS, chroma_scale, luma_scale
-from restore.tags import format_subsampling
+from restore.source.tags import format_subsampling
 
 _UNPACKED = {
     "ayuv": "yuv444p",

@@ -20,9 +20,9 @@ from av.video.stream import VideoStream
 
 from restore.clip import Color, Subsampling
 from restore.errors import MediaError
-from restore.numbered import escaped, numbered
-from restore.planes import is_supported
-from restore.tags import FieldOrder, color_of, format_subsampling, told_by_showinfo
+from restore.source.numbered import escaped, numbered
+from restore.source.planes import is_supported
+from restore.source.tags import FieldOrder, color_of, format_subsampling, told_by_showinfo
 
 logger = logging.getLogger(__name__)
 

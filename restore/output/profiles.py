@@ -12,8 +12,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from restore.clip import Color, Matrix, Subsampling
 from restore.errors import ConfigError
-from restore.probe import Source
 from restore.shipped import data_folder
+from restore.source.probe import Source
 
 _FRAMES = "frames"
 """The codec of the sequence profile; which image codec it is depends on the suffix."""

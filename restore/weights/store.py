@@ -16,27 +16,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from restore.checkpoint import read_state
-from restore.download import Progress, download, sha256_of
 from restore.errors import WeightsError
-from restore.registry import Entry, default_name, entries, known, published, sidecar, user_folder
 from restore.shipped import data_folder
-
-__all__ = [
-    "Entry",
-    "Verification",
-    "WeightsFile",
-    "default_name",
-    "entries",
-    "fetch",
-    "find",
-    "import_file",
-    "installed",
-    "read_state",
-    "sha256_of",
-    "user_folder",
-    "verify",
-]
+from restore.weights.checkpoint import read_state
+from restore.weights.download import Progress, download, sha256_of
+from restore.weights.registry import Entry, entries, known, published, sidecar, user_folder
 
 
 @dataclass(frozen=True)

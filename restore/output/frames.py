@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from restore.clip import Clip, Color, Matrix, Subsampling, chroma_shape
 from restore.color import chroma_scale, rgb_from_ycbcr, unit_luma
-from restore.disk import writing
-from restore.probe import Source
+from restore.output.disk import writing
+from restore.source.probe import Source
 
 
 @dataclass(frozen=True, slots=True)

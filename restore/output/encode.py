@@ -25,17 +25,17 @@ from av.video.stream import VideoStream
 
 from restore.clip import Clip, Plane
 from restore.color import chroma_scale, luma_scale
-from restore.disk import sync, writing
 from restore.errors import ConfigError
-from restore.frames import FrameWriter, check_clip, fill
-from restore.probe import Source
-from restore.profiles import (
+from restore.output.disk import sync, writing
+from restore.output.frames import FrameWriter, check_clip, fill
+from restore.output.profiles import (
     Profile,
     encoder_for,
     index_clock,
     output_color,
     subsampling_for,
 )
+from restore.source.probe import Source
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from restore.clip import Clip, Plane
-from restore.clock import Clock
 from restore.errors import MediaError
-from restore.planes import planes
-from restore.probe import RAW_FORMATS, Source, open_media
+from restore.source.clock import Clock
+from restore.source.planes import planes
+from restore.source.probe import RAW_FORMATS, Source, open_media
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
 
 from restore.errors import ConfigError
-from restore.probe import Chapter, Source, open_media
-from restore.profiles import Profile
+from restore.output.profiles import Profile
+from restore.source.probe import Chapter, Source, open_media
 
 logger = logging.getLogger(__name__)
 
