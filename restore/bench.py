@@ -81,7 +81,9 @@ def bench(
         chosen = Options(weights=weights, device=device)
         work = film_for(path, Path(folder) / "out.mp4", chosen)
         source = work.source
-        report = Bench(_machine(work), f"{source.path}, {source.width}x{source.height}, {source.codec}")
+        rate = 8e-6 * path.stat().st_size / float(source.duration_seconds or 1)
+        shape = f"{source.width}x{source.height}, {source.codec}, {rate:.1f} Mbit/s"
+        report = Bench(_machine(work), f"{path.name}, {shape}")
         report.stages = _stages(work, repeats)
         neural = next(stage for stage in work.stages if isinstance(stage, Neural))
         report.gflop, report.generator = _generator(neural, source.height, source.width, repeats)
@@ -92,14 +94,14 @@ def bench(
 def make_film(path: Path, frames: int = 250, width: int = 1280, height: int = 720) -> Path:
     """Make a grey H.264 film with moving shapes and grain, as an old film has them."""
     rng = np.random.default_rng(0)
-    grain = [rng.normal(0, 6, (height, width)).astype(np.float32) for _ in range(4)]
+    grain = [cv2.GaussianBlur(rng.normal(0, 12, (height, width)).astype(np.float32), (0, 0), 1.2) for _ in range(8)]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=25, width=width, height=height, pix_fmt="yuv420p")
         stream.options = {"preset": "veryfast", "crf": "20"}
         for number in range(frames):
             waves = np.sin(x / 90 + number / 20) * np.cos(y / 70 - number / 31) + np.sin((x + y) / 23 + number / 9) / 3
-            luma = np.clip(126 + 70 * waves + grain[number % 4], 16, 235).astype(np.uint8)
+            luma = np.clip(126 + 70 * waves + grain[number % 8], 16, 235).astype(np.uint8)
             chroma = np.full((height // 2, width), 128, np.uint8)
             frame = av.VideoFrame.from_ndarray(np.concatenate([luma, chroma]), format="yuv420p")
             container.mux(stream.encode(frame))

@@ -30,7 +30,7 @@ class Smooth:
     """Average the ab of each frame with that of the frames around it, moved to where things are in this one.
 
     A neighbour counts less the farther it is in time, where the way there and back does not end where it began (what is
-    hidden in one of the frames), and where the luma at the two ends differs. Luma is compared less its local mean and
+    hidden in one of the frames), and where the luma or the colour at the two ends differs. Luma is compared less its local mean and
     in units of the contrast of its frame, so that a film that flickers is smoothed as well.
 
     Sources: Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016 (the flow); Sundaram, Brox,
@@ -41,12 +41,15 @@ class Smooth:
     name: ClassVar[str] = "smooth"
     writes: ClassVar[Writes] = "ab"
 
-    radius: int = 3
+    radius: int = 4
     """Frames averaged on each side; 0 leaves the colours alone."""
-    likeness: float = 0.25
+    likeness: float = 0.35
     """Difference in luma, as a share of the frame's contrast, at which a neighbour's weight has fallen to 0.61."""
-    consistency: float = 0.5
+    consistency: float = 1.0
     """Distance between start and end of the way there and back, in pixels of ab, at which it has fallen to 0.61."""
+    agreement: float = 20.0
+    """Difference in colour, in units of Lab, at which it has fallen to 0.61: much more than generators flicker, but less
+    than what a wrong motion drags along, as skin onto a dress."""
     resaturation: float = 2.0
     """Where the colours of neighbours differ, their mean is greyer than they are; their chroma is given back up to this
     factor. 1 gives nothing back. Colours that contradict one another stay greyer."""
@@ -58,6 +61,8 @@ class Smooth:
             raise ValueError(f"likeness must be more than 0, got {self.likeness}")
         if self.consistency <= 0:
             raise ValueError(f"consistency must be more than 0, got {self.consistency}")
+        if self.agreement <= 0:
+            raise ValueError(f"agreement must be more than 0, got {self.agreement}")
         if self.resaturation < 1:
             raise ValueError(f"resaturation must be at least 1, got {self.resaturation}")
 
@@ -105,12 +110,13 @@ class Smooth:
         total = own[..., :3].copy()
         """Sums of a*, b* and chroma, by weight."""
         weights = np.ones(own.shape[:2], np.float32)
+        scales = np.array([self.agreement, self.agreement, np.inf, self.likeness], np.float32)
         for direction in (-1, 1):
             for distance, (trust, sheet) in enumerate(self._neighbours(t, direction, sheets, steps), 1):
                 # of all kernels this long, a parabola leaves the least change from frame to frame
                 nearness = np.float32(1 - (distance / (self.radius + 1)) ** 2)
-                unlike = sheet[..., 3] - own[..., 3]
-                weight = nearness * trust * np.exp(unlike * unlike / np.float32(-2 * self.likeness**2))
+                unlike = (sheet - own) / scales
+                weight = nearness * trust * np.exp(_squares(unlike) / np.float32(-2))
                 total += weight[..., None] * sheet[..., :3]
                 weights += weight
         mean, chroma = total[..., :2], total[..., 2]
