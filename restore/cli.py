@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from restore import __version__
 from restore.errors import RestoreError
+from restore.setup import parse_rate, parse_time
 
 _DEBUG = "RESTORE_DEBUG"
 
@@ -28,10 +29,7 @@ class _Time(click.ParamType[Fraction]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
         try:
-            total = Fraction(0)
-            for part in str(value).split(":"):
-                total = total * 60 + Fraction(part)
-            return total
+            return parse_time(value)
         except ValueError:
             self.fail(f"{value!r} is not a time; write seconds, or HH:MM:SS.mmm", param, ctx)
 
@@ -43,8 +41,8 @@ class _Rate(click.ParamType[Fraction]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
         try:
-            return Fraction(str(value)).limit_denominator(1001)
-        except (ValueError, ZeroDivisionError):
+            return parse_rate(value)
+        except ValueError:
             self.fail(f"{value!r} is not a frame rate; write for example 18, 23.976 or 24000/1001", param, ctx)
 
 

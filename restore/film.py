@@ -104,6 +104,8 @@ def restore_film(
     check_profile(film.profile, film.source)
     with _work_folder(film, fresh):
         reel = _scan(film, progress)
+        for line in remarks(film.source, reel):
+            log.warning("%s: %s", film.source.path, line)
         parts = _plan(film, reel)
         job = Job(film.source, film.stages, film.profile, film.folder, film.key, film.chunk, film.threads)
         done = {part.number: record for part in parts if (record := finished(part, job=job))}
@@ -125,6 +127,16 @@ def restore_film(
     )
     _write_report(film, report)
     return report
+
+
+def remarks(source: Source, reel: Reel) -> Iterator[str]:
+    """Say what a user should know about a source before it is restored."""
+    if reels.has_colour(source, reel.index):
+        yield "it has colour or a tint of its own; only its luma is used"
+    if reel.fields.order in ("tff", "bff"):
+        yield "it is interlaced; it is coloured frame by frame, and its field flags are kept"
+    if reel.fields.telecine:
+        yield "it is telecined; it is coloured as it is, repeated fields included"
 
 
 def _execute(

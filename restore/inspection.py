@@ -17,7 +17,7 @@ from restore import reel as reels
 from restore import stills
 from restore.clip import Color
 from restore.errors import ConfigError
-from restore.film import PART_SECONDS, Film, Progress
+from restore.film import PART_SECONDS, Film, Progress, remarks
 from restore.part import Job, process
 from restore.plan import Part, parts_of, shots_of
 from restore.reel import Reel
@@ -101,6 +101,8 @@ def _facts_of_film(film: Film, reel: Reel) -> Iterator[tuple[str, Any]]:
     yield "frames", f"{frames} in {seconds:.2f} s, {_rhythm(reel, source)}, time base {source.time_base}"
     yield "colour", _colour(source.color)
     yield "fields", str(reel.fields)
+    if notes := list(remarks(source, reel)):
+        yield "mind", notes
     for stream in source.streams:
         if stream.index != source.stream:
             language = f", {stream.language}" if stream.language else ""

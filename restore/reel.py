@@ -10,15 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
+from restore.color import chroma_scale
 from restore.errors import MediaError
 from restore.plan import Span
 from restore.shots import ShotDetector
-from restore.source.decode import Index, IndexBuilder, read
+from restore.source.decode import Index, IndexBuilder, clips, read
 from restore.source.fields import FieldMeter, FieldReport
 from restore.source.probe import Source
 
 CONTEXT_SECONDS = 5
 """Film decoded on each side of a passage, so that its frames get the context that they have in the whole film."""
+
+NEUTRAL = 0.01
+"""Mean distance of chroma from neutral, as a share of its range, up to which a frame counts as black and white."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +95,23 @@ def scan(
     if progress:
         progress(count % 16)
     return Reel(index.build(), shots.finish(), interlacing.report())
+
+
+def has_colour(source: Source, index: Index) -> bool:
+    """Look at three frames, and say whether the source has colour, or a tint, of its own.
+
+    Raises:
+        MediaError: The source cannot be decoded.
+    """
+    if source.monochrome:
+        return False
+    for number in sorted({0, len(index) // 2, len(index) - 1}):
+        (clip,) = clips(source, index, number, number + 1, shot=(number, number + 1), luma_only=False)
+        if clip.chroma is not None:
+            neutral, span = chroma_scale(clip.color)
+            if np.abs(clip.chroma.astype(np.float32) - neutral).mean() > NEUTRAL * span:
+                return True
+    return False
 
 
 def save(reel: Reel, folder: Path) -> None:

@@ -27,6 +27,36 @@ from restore.stage import Stage
 from restore.stages import STAGES
 
 
+_NTSC = (24, 30, 48, 60, 120)
+"""Rates that are slowed down by 1000/1001 where they are written as 23.976, 29.97 and so on."""
+
+
+def parse_time(value: object) -> Fraction:
+    """Read a time: seconds as any number, or text as ``[[HH:]MM:]SS[.mmm]``.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    total = Fraction(0)
+    for part in str(value).split(":"):
+        total = total * 60 + Fraction(part)
+    return total
+
+
+def parse_rate(value: object) -> Fraction:
+    """Read frames per second: a number, a fraction as text, or a rounded NTSC rate such as 23.976.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    try:
+        rate = Fraction(str(value))
+    except ZeroDivisionError as error:
+        raise ValueError(str(error)) from error
+    near = (Fraction(whole * 1000, 1001) for whole in _NTSC)
+    return next((exact for exact in near if abs(exact - rate) < Fraction(1, 200)), rate)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How to restore; the same names as the options of the command line."""
@@ -68,6 +98,12 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name.replace('_', '-')} must be at least 1, got {value}")
+        for name, read in (("start", parse_time), ("end", parse_time), ("rate", parse_rate)):
+            try:
+                if getattr(self, name) is not None:
+                    object.__setattr__(self, name, read(getattr(self, name)))
+            except ValueError as error:
+                raise ConfigError(f"{name} cannot be {getattr(self, name)!r}") from error
         if self.start is not None and self.start < 0:
             raise ConfigError(f"start must not be negative, got {float(self.start)} seconds")
         if self.end is not None and self.end <= (self.start or 0):

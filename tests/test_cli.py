@@ -89,7 +89,8 @@ def test_times_are_exact(text: str, seconds: Fraction) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "rate"), [("18", 18), ("24000/1001", Fraction(24000, 1001)), ("23.976", Fraction(2997, 125))]
+    ("text", "rate"),
+    [("18", 18), ("24000/1001", Fraction(24000, 1001)), ("23.976", Fraction(24000, 1001)), ("16.5", Fraction(33, 2))],
 )
 def test_rates_are_exact(text: str, rate: Fraction) -> None:
     assert cli._Rate().convert(text, None, None) == rate

@@ -211,6 +211,19 @@ def test_a_killed_run_finishes_and_equals_an_undisturbed_one(reel: tuple[Path, l
     assert planes(output) == expected
 
 
+@pytest.mark.parametrize(("colored", "interlaced"), [(True, None), (False, "tff"), (False, None)])
+def test_the_user_is_told_of_colour_and_of_fields(
+    colored: bool, interlaced: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = make_film(
+        tmp_path / "in.mkv", frames=16, codec="mpeg2video", colored=colored, interlaced=interlaced, width=128, height=96
+    )
+    restore_film(film_of(path, tmp_path / "out.mkv"))
+    assert ("only its luma is used" in caplog.text) == colored
+    assert ("it is interlaced" in caplog.text) == (interlaced is not None)
+    assert (probe(tmp_path / "out.mkv").field_order == "tff") == (interlaced is not None)
+
+
 def test_two_runs_do_not_work_on_one_output(reel: tuple[Path, list[str]], tmp_path: Path) -> None:
     path, output = reel[0], tmp_path / "out.mkv"
     process = _start(path, output)

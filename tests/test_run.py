@@ -154,7 +154,7 @@ def test_a_sequence_without_a_rate_is_refused(tmp_path: Path, options: dict[str,
 
 def test_a_passage_is_cut_out(tmp_path: Path, options: dict[str, Any]) -> None:
     film = make_film(tmp_path / "in.mp4", frames=50)
-    (report,) = run(film, tmp_path / "out.mp4", start=Fraction(1, 2), end=Fraction(1), **options)
+    (report,) = run(film, tmp_path / "out.mp4", start=0.5, end="0:01", **options)
     assert isinstance(report, FilmReport)
     assert report.frames in (12, 13)
 
@@ -193,6 +193,7 @@ def test_the_source_is_never_the_output(tmp_path: Path, options: dict[str, Any])
         ({"device": "cuda:77"}, ConfigError, "not on this machine"),
         ({"workers": 0}, ConfigError, "workers must be at least 1"),
         ({"start": Fraction(3), "end": Fraction(2)}, ConfigError, "end must come after start"),
+        ({"start": "soon"}, ConfigError, "start cannot be 'soon'"),
         ({"start": Fraction(900)}, MediaError, "no frame"),
         ({"render_factor": 20}, ConfigError, "render.factor"),
     ],
