@@ -26,7 +26,6 @@ from restore.source.probe import probe
 from restore.stage import Stage
 from restore.stages import STAGES
 
-
 _NTSC = (24, 30, 48, 60, 120)
 """Rates that are slowed down by 1000/1001 where they are written as 23.976, 29.97 and so on."""
 
