@@ -93,7 +93,7 @@ def process(part: Part, *, job: Job, progress: Progress | None = None) -> PartRe
     """
     began = time.monotonic()
     chroma = _Mean()
-    with _workers(job.threads) as pool, ahead(_chunks(part, job), 2) as source_clips:
+    with workers(job.threads) as pool, ahead(_chunks(part, job), 2) as source_clips:
         restored = stream(job.stages, source_clips, pool, ahead=max(2, pool._max_workers))
         kept = _trimmed(restored, part, chroma, progress)
         result = encode_part(job.file(part), kept, job.profile, job.source)
@@ -151,7 +151,7 @@ def _chunks(part: Part, job: Job) -> Iterator[Clip]:
     index = _reel(job.folder, (job.folder / "reel.npz").stat().st_mtime_ns).index
     spans = shots_of((first, stop), [shot[0] for shot in part.shots])
     whole = dict(zip([max(first, shot[0]) for shot in part.shots], part.shots, strict=True))
-    for clip in clips(job.source, index, first, stop, shot=part.shots[0], chunk=job.chunk):
+    for clip in clips(job.source, index, first, stop, shot=part.shots[0], chunk=job.chunk, threads=job.threads):
         for start, end in spans:
             low, high = max(clip.first, start), min(clip.first + len(clip), end)
             if low < high:
@@ -192,7 +192,7 @@ class _Mean:
 
 
 @contextmanager
-def _workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
     """Give a pool whose workers run torch and OpenCV on one thread each: many windows, not many threads a window."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)

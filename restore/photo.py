@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from restore import stills
 from restore.errors import MediaError
+from restore.part import workers
 from restore.source.probe import fingerprint
 from restore.stage import Stage, stream
 
@@ -34,7 +34,7 @@ def restore_photo(path: Path, output: Path, stages: Sequence[Stage]) -> PhotoRep
     """
     still = stills.read(path)
     stills.check_output(output, still)
-    with ThreadPoolExecutor(1) as pool:
+    with workers(1) as pool:
         (clip,) = stream(stages, [still.clip], pool)
     stills.write(output, still, clip)
     return PhotoReport(str(path), output, still.toned)

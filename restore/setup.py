@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -159,6 +160,7 @@ def film_for(path: Path, output: Path, options: Options) -> Film:
         end_seconds=options.end,
         part_frames=options.part_frames,
         chunk=options.chunk,
+        threads=max(1, (os.cpu_count() or 1) // options.workers),
     )
 
 

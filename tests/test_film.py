@@ -24,7 +24,7 @@ from media import frame_hashes, make_film
 from restore.clip import Clip
 from restore.colorize.paint import Paint
 from restore.colorize.smooth import Smooth
-from restore.errors import MediaError
+from restore.errors import MediaError, StageError
 from restore.film import Film, FilmReport, restore_film
 from restore.output.profiles import load_profile, subsampling_for
 from restore.source.probe import probe
@@ -133,6 +133,42 @@ def test_the_result_does_not_depend_on_processes(reel: tuple[Path, list[str]], t
     with local_workers(3) as execute:
         restore_film(film_of(path, tmp_path / "out.mkv", part_frames=12), execute=execute)
     assert planes(tmp_path / "out.mkv") == expected
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Kills its process, the first time or every time."""
+
+    name: ClassVar[str] = "deadly"
+    writes: ClassVar[Writes] = "ab"
+    radius: ClassVar[int] = 0
+    once: str = ""
+
+    def __call__(self, clip: Clip) -> Clip:
+        if clip.first == 0 and not (self.once and Path(self.once).exists()):
+            if self.once:
+                Path(self.once).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return clip.with_planes(ab=clip.ab)
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_a_part_whose_worker_dies_is_done_again_or_named(
+    reel: tuple[Path, list[str]], once: bool, tmp_path: Path
+) -> None:
+    from restore.cluster import local_workers
+
+    film = film_of(reel[0], tmp_path / "out.mkv", part_frames=30)
+    tint, *rest = film.stages
+    film = replace(film, stages=(tint, Deadly(str(tmp_path / "died") if once else ""), *rest))
+    with local_workers(2) as execute:
+        if once:
+            restore_film(film, execute=execute)
+            assert planes(film.output) == reel[1]
+        else:
+            with pytest.raises(StageError, match="frames 0-16: its worker died several times"):
+                restore_film(film, execute=execute)
+            assert not film.output.exists()
 
 
 def test_a_passage_has_the_frames_of_the_whole(reel: tuple[Path, list[str]], tmp_path: Path) -> None:
