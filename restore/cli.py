@@ -63,7 +63,7 @@ class Bars:
             unit = _UNITS.get(phase, "frame")
             silent = not sys.stderr.isatty()
             self._bars[phase] = tqdm(
-                desc=phase, unit=unit, total=total, initial=0, disable=silent, dynamic_ncols=True, smoothing=0.05
+                desc=phase, unit=unit, total=total, initial=done, disable=silent, dynamic_ncols=True, smoothing=0.05
             )
         bar = self._bars[phase]
         if total is not None and bar.total != total:
@@ -150,6 +150,18 @@ def inspect(source: str, estimate: bool, as_json: bool, **options: Any) -> None:
     finally:
         bars.close()
     click.echo(report.json() if as_json else report.text())
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A film, H.264.")
+@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+def compare(source: Path, result: Path, output: Path, overwrite: bool) -> None:
+    """Put SOURCE and RESULT side by side in one film (needs the ffmpeg program)."""
+    from restore.compare import compare
+
+    click.echo(f"{compare(source, result, output, overwrite=overwrite)}: before on the left, after on the right")
 
 
 @cli.group()

@@ -145,6 +145,8 @@ def _execute(
     """Work on parts, and tell the progress: by frames here, by parts where others do the work."""
     total = sum(len(part) for part in parts)
     done = total - sum(len(part) for part in missing)
+    if progress:
+        progress("restore", done, total)
     if execute is not None:
         for record in execute(partial(process, job=job), missing):
             done += record.frames
