@@ -88,7 +88,28 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_user_told(
     assert "frames 0-3 go in batches of 2" in caplog.text
 
 
-def test_a_frame_that_does_not_fit_fails(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (96, 160), (32, 160)])
+def test_a_frame_that_does_not_fit_is_cut_into_tiles(
+    height: int, width: int, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A generator whose colour is its input shows that tiles land where they belong."""
+    gray = np.random.default_rng(0).random((2, 1, height, width), np.float32)
+    limit = height * width
+
+    def copy(self: generators.Loaded, batch: torch.Tensor) -> torch.Tensor:
+        if batch.numel() >= limit:
+            raise torch.OutOfMemoryError("out of memory")
+        return torch.nn.functional.avg_pool2d(batch, 2).expand(-1, 2, -1, -1) * 100
+
+    monkeypatch.setattr(generators.Loaded, "__call__", copy)
+    found = Neural(str(tiny_weights), "cpu")._colour(generators.load(str(tiny_weights)), gray, (0, 1))
+    expected = gray.reshape(2, height // 2, 2, width // 2, 2).mean((2, 4)) * 100
+    assert found.shape == (2, 2, height // 2, width // 2)
+    assert np.abs(found - expected[:, None]).max() < 1e-3
+    assert "go in tiles" in caplog.text
+
+
+def test_a_tile_that_does_not_fit_fails(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(self: generators.Loaded, gray: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("out of memory")
 

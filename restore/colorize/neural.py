@@ -20,6 +20,9 @@ from restore.stage import Writes
 
 log = logging.getLogger(__name__)
 
+TILE_MULTIPLE = 32
+"""Sides of tiles are multiples of this, as all generators take them."""
+
 
 @dataclass(frozen=True)
 class Neural:
@@ -64,21 +67,24 @@ class Neural:
         return clip.with_planes(ab=np.concatenate(planes))
 
     def _colour(self, generator: Loaded, gray: NDArray[np.float32], span: tuple[int, int]) -> NDArray[np.float32]:
-        """Run one padded batch; halve it for as long as the device's memory does not hold it."""
+        """Run one padded batch; where memory does not hold it, halve it, then cut frames into tiles, then fail."""
         size = self.batch
-        while True:
+        while size >= 1:
             try:
                 return _in_batches(generator, gray, size)
-            except torch.OutOfMemoryError as error:
-                if size == 1:
-                    raise StageError(
-                        f"one frame at {gray.shape[3]}x{gray.shape[2]} does not fit the memory of {generator.device}; "
-                        "use a smaller --render-factor, smaller weights, or --device cpu",
-                        self.name,
-                        span,
-                    ) from error
-                size = (size + 1) // 2
-                log.warning("out of memory on %s: frames %d-%d go in batches of %d", generator.device, *span, size)
+            except torch.OutOfMemoryError:
+                size = (size + 1) // 2 if size > 1 else 0
+                how = f"batches of {size}" if size else "tiles, which may differ in colour"
+                log.warning("out of memory on %s: frames %d-%d go in %s", generator.device, *span, how)
+        try:
+            return np.concatenate([_in_tiles(generator, gray[i : i + 1]) for i in range(len(gray))])
+        except torch.OutOfMemoryError as error:
+            raise StageError(
+                f"a frame of {gray.shape[3]}x{gray.shape[2]} in tiles does not fit the memory of {generator.device}; "
+                "use a smaller --render-factor, smaller weights, or --device cpu",
+                self.name,
+                span,
+            ) from error
 
 
 def _in_batches(generator: Loaded, gray: NDArray[np.float32], size: int) -> NDArray[np.float32]:
@@ -89,6 +95,33 @@ def _in_batches(generator: Loaded, gray: NDArray[np.float32], size: int) -> NDAr
         ab = generator(torch.from_numpy(np.concatenate([batch, padding])))
         planes.append(ab[: len(batch)].float().cpu().numpy())
     return np.concatenate(planes)
+
+
+def _in_tiles(generator: Loaded, gray: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run one frame, shape (1, 1, h, w), as four tiles that overlap and are blended where they do."""
+    height, width = gray.shape[2:]
+    high, wide = (min(side, -(-side * 5 // 8 // TILE_MULTIPLE) * TILE_MULTIPLE) for side in (height, width))
+    sums: NDArray[np.float32] | None = None
+    for top in sorted({0, height - high}):
+        for left in sorted({0, width - wide}):
+            tile = gray[:, :, top : top + high, left : left + wide]
+            ab = generator(torch.from_numpy(np.ascontiguousarray(tile))).float().cpu().numpy()
+            scale = ab.shape[2] / high
+            if sums is None:
+                sums = np.zeros((3, round(height * scale), round(width * scale)), np.float32)
+            y, x = round(top * scale), round(left * scale)
+            weight = np.outer(_ramp(ab.shape[2]), _ramp(ab.shape[3]))
+            sums[:2, y : y + ab.shape[2], x : x + ab.shape[3]] += ab[0] * weight
+            sums[2, y : y + ab.shape[2], x : x + ab.shape[3]] += weight
+    assert sums is not None
+    ab: NDArray[np.float32] = sums[:2] / sums[2]
+    return ab[None]
+
+
+def _ramp(length: int) -> NDArray[np.float32]:
+    """Rise from both ends to the middle, so that overlapping tiles blend."""
+    place = np.arange(length, dtype=np.float32) + 1
+    return np.minimum(place, place[::-1])
 
 
 def generator_input(luma: Plane, what: Color, generator: Loaded) -> NDArray[np.float32]:
