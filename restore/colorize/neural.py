@@ -114,8 +114,8 @@ def _in_tiles(generator: Loaded, gray: NDArray[np.float32]) -> NDArray[np.float3
             sums[:2, y : y + ab.shape[2], x : x + ab.shape[3]] += ab[0] * weight
             sums[2, y : y + ab.shape[2], x : x + ab.shape[3]] += weight
     assert sums is not None
-    ab: NDArray[np.float32] = sums[:2] / sums[2]
-    return ab[None]
+    blended: NDArray[np.float32] = sums[:2] / sums[2]
+    return blended[None]
 
 
 def _ramp(length: int) -> NDArray[np.float32]:

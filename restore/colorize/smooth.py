@@ -30,8 +30,8 @@ class Smooth:
     """Average the ab of each frame with that of the frames around it, moved to where things are in this one.
 
     A neighbour counts less the farther it is in time, where the way there and back does not end where it began (what is
-    hidden in one of the frames), and where the luma or the colour at the two ends differs. Luma is compared less its local mean and
-    in units of the contrast of its frame, so that a film that flickers is smoothed as well.
+    hidden in one of the frames), and where the luma or the colour at the two ends differs. Luma is compared less its
+    local mean and in units of the contrast of its frame, so that a film that flickers is smoothed as well.
 
     Sources: Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016 (the flow); Sundaram, Brox,
     Keutzer, "Dense Point Trajectories by GPU-Accelerated Large Displacement Optical Flow", ECCV 2010 (there and back);
@@ -43,13 +43,13 @@ class Smooth:
 
     radius: int = 4
     """Frames averaged on each side; 0 leaves the colours alone."""
-    likeness: float = 0.35
+    likeness: float = 0.5
     """Difference in luma, as a share of the frame's contrast, at which a neighbour's weight has fallen to 0.61."""
     consistency: float = 1.0
     """Distance between start and end of the way there and back, in pixels of ab, at which it has fallen to 0.61."""
-    agreement: float = 20.0
-    """Difference in colour, in units of Lab, at which it has fallen to 0.61: much more than generators flicker, but less
-    than what a wrong motion drags along, as skin onto a dress."""
+    agreement: float = 15.0
+    """Difference in colour, in units of Lab, at which it has fallen to 0.61: much more than generators flicker, and
+    less than what a wrong motion would drag along, as skin onto a dress."""
     resaturation: float = 2.0
     """Where the colours of neighbours differ, their mean is greyer than they are; their chroma is given back up to this
     factor. 1 gives nothing back. Colours that contradict one another stay greyer."""
