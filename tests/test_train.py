@@ -276,7 +276,7 @@ def test_a_run_writes_weights_with_their_record_metrics_and_a_sheet(config: Trai
     assert keys == set(Compact(bins=8).state_dict())
     assert record["steps"] == "4"
     assert record["samples"] == "10"
-    assert json.loads(record["settings"]) == {"pixels": 256, "bins": 8, "temperature": 0.5}
+    assert json.loads(record["settings"]) == {"pixels": 256, "bins": 8, "temperature": 0.7}
     assert json.loads(record["config"])["learning_rate"] == config.learning_rate
     with (config.output / "metrics.csv").open() as file_:
         rows = list(csv.DictReader(file_))

@@ -105,7 +105,7 @@ class Compact(nn.Module):
 
     bins: Tensor
 
-    def __init__(self, pixels: int = 256, bins: int = 96, temperature: float = 0.5, dropout: float = 0.0) -> None:
+    def __init__(self, pixels: int = 256, bins: int = 96, temperature: float = 0.7, dropout: float = 0.0) -> None:
         """Build the network with random weights.
 
         Args:

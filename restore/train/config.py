@@ -75,9 +75,9 @@ class TrainConfig:
     """Share of the deepest feature maps dropped."""
     bins: int = 96
     """Colours in the palette."""
-    temperature: float = 0.5
+    temperature: float = 0.7
     """Of the annealed mean, for validation and export; 1 is calm, towards 0 vivid and patchy."""
-    calm: float = 0.3
+    calm: float = 0.4
     """Share of the rebalancing that validation and export take back: 0 is vivid, 1 as grey as the photographs."""
     loss: Loss = field(default_factory=Loss)
     """Terms of the loss."""

@@ -26,7 +26,7 @@ def export(network: Compact, config: TrainConfig, data_hash: str, state: dict[st
         network: The averaged weights.
         config: Settings of the run.
         data_hash: Fingerprint of the pictures.
-        state: Steps, samples, seconds and history of the run.
+        state: Steps, samples, seconds and history of the run, whose last row judges these weights.
         path: The file to write.
 
     Returns:
@@ -60,6 +60,6 @@ def _record(network: Compact, config: TrainConfig, data_hash: str, state: dict[s
         "steps": str(state["step"]),
         "samples": str(state["samples"]),
         "seconds": str(round(state["seconds"])),
-        "metrics": json.dumps(history[-1] if history else {}),
+        "metrics": json.dumps({key: value for key, value in history[-1].items() if key not in ("loss", "rate")}),
         "versions": json.dumps(versions),
     }
