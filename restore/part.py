@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -108,6 +109,7 @@ def process(part: Part, *, job: Job, progress: Progress | None = None) -> PartRe
         seconds=round(time.monotonic() - began, 3),
     )
     write_json(job.record_file(part), asdict(record))
+    _give_back_memory()
     return record
 
 
@@ -156,6 +158,17 @@ def _chunks(part: Part, job: Job) -> Iterator[Clip]:
             low, high = max(clip.first, start), min(clip.first + len(clip), end)
             if low < high:
                 yield replace(clip[low - clip.first : high - clip.first], shot=whole[start])
+
+
+def _give_back_memory() -> None:
+    """Return freed memory to the system, where the C library is glibc.
+
+    Its threads have heaps of their own, each of which keeps the most that any thread ever needed: over a long film the
+    peak would creep up by a fifth.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 @lru_cache(maxsize=2)
