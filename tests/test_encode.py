@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -269,21 +270,22 @@ def test_a_part_appears_whole_or_not_at_all(film: Source, tmp_path: Path, name: 
         assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.fixture
+@contextmanager
 def small_disk() -> Iterator[None]:
-    """Let no file grow beyond 3000 bytes."""
+    """Let no file grow beyond 3000 bytes; not a fixture, because the log of a test run is a file too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("name", ["archive", "sequence"])
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_is_said_and_leaves_nothing(film: Source, tmp_path: Path, name: str) -> None:
     profile, source = load_profile(name), like(film)
     path = tmp_path / f"part{profile.part_suffix}"
-    with pytest.raises(MediaError, match=r"no space left \(\d+ MB free"):
+    with small_disk(), pytest.raises(MediaError, match=r"no space left \(\d+ MB free"):
         encode_part(path, [painted(source, subsampling_for(profile, source))] * 9, profile, source)
     assert list(tmp_path.iterdir()) == []
 
