@@ -64,7 +64,8 @@ def planes(frame: VideoFrame, color: Color, luma_only: bool = False) -> tuple[Pl
         luma.flags.writeable = False
         return luma, None
     if layout.name in _UNPACKED:
-        frame = frame.reformat(format=_UNPACKED[layout.name])
+        # One thread: where rows are not padded, libswscale's vectors write past their ends, into another thread's row.
+        frame = frame.reformat(format=_UNPACKED[layout.name], threads=1)
     luma = _plane(frame, 0)
     luma.flags.writeable = False
     return luma, None if luma_only else _chroma(frame)
@@ -112,7 +113,7 @@ def _from_rgb(frame: VideoFrame, color: Color, luma_only: bool) -> tuple[Plane, 
     """Convert R'G'B' to Y'CbCr of the same range. Source: ITU-R BT.709-6, items 3.2 to 3.4."""
     planar = "gbrp" if color.depth == 8 else f"gbrp{color.depth}le"
     if not frame.format.name.startswith("gbr"):
-        frame = frame.reformat(format=planar)
+        frame = frame.reformat(format=planar, threads=1)
     kr, kb = LUMA_COEFFICIENTS[color.matrix]
     green, blue, red = (_plane(frame, number).astype(np.float32) for number in range(3))
     real = kr * red + (1 - kr - kb) * green + kb * blue

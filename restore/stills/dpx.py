@@ -62,7 +62,7 @@ def read(path: Path) -> Picture:
         raise MediaError("is truncated: part of the picture is missing", str(path))
     name = frames[0].format.name
     if name == "abgr":
-        frames, name = [frames[0].reformat(format="rgba")], "rgba"
+        frames, name = [frames[0].reformat(format="rgba", threads=1)], "rgba"
     if name not in _LAYOUTS:
         raise MediaError(f"has {name} samples; expected gray or RGB, 8, 10, 12 or 16 bits", str(path))
     samples = frames[0].to_ndarray()
