@@ -14,7 +14,9 @@ import pytest
 from media import make_film
 
 from restore import __version__, cli, weights
-from restore.cli import Bars, main
+from restore.cli import main
+from restore.cli.bars import Bars
+from restore.cli.options import Rate, Time
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
@@ -50,7 +52,7 @@ def test_a_users_error_is_one_line_and_exit_status_1(
 
 
 def test_debug_keeps_the_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "restore.cli", "run", str(tmp_path / "no.mp4"), "-o", str(tmp_path / "out.mp4")]
+    command = [sys.executable, "-m", "restore", "run", str(tmp_path / "no.mp4"), "-o", str(tmp_path / "out.mp4")]
     quiet = subprocess.run(command, capture_output=True, text=True, check=False)
     loud = subprocess.run(command, capture_output=True, text=True, check=False, env={"RESTORE_DEBUG": "1"})
     assert quiet.returncode == 1
@@ -85,7 +87,7 @@ def test_ctrl_c_tells_how_to_continue(monkeypatch: pytest.MonkeyPatch, capsys: p
     ("text", "seconds"), [("12", 12), ("1:30", 90), ("01:00:00.5", Fraction(7201, 2)), ("0.04", Fraction(1, 25))]
 )
 def test_times_are_exact(text: str, seconds: Fraction) -> None:
-    assert cli._Time().convert(text, None, None) == seconds
+    assert Time().convert(text, None, None) == seconds
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_times_are_exact(text: str, seconds: Fraction) -> None:
     [("18", 18), ("24000/1001", Fraction(24000, 1001)), ("23.976", Fraction(24000, 1001)), ("16.5", Fraction(33, 2))],
 )
 def test_rates_are_exact(text: str, rate: Fraction) -> None:
-    assert cli._Rate().convert(text, None, None) == rate
+    assert Rate().convert(text, None, None) == rate
 
 
 def test_inspect_tells_people_and_programs(

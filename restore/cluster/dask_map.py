@@ -1,4 +1,4 @@
-"""Spread parts over processes with Dask; the only module that imports `distributed`."""
+"""A map over the workers of a Dask cluster."""
 
 from __future__ import annotations
 

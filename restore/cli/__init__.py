@@ -1,0 +1,53 @@
+"""The command line: each command parses, calls one public function, and prints."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+
+import click
+
+from restore import __version__
+from restore.cli.films import bench, compare, inspect, run
+from restore.cli.training import train
+from restore.cli.weights import weights
+from restore.errors import RestoreError
+
+_DEBUG = "RESTORE_DEBUG"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="restore")
+@click.option("-v", "--verbose", is_flag=True, help="Say more about what is done.")
+def cli(verbose: bool) -> None:
+    """Give old films and photographs colour, without harming the original."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+
+
+for _command in (run, inspect, compare, weights, train, bench):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line on stderr and exit status 1."""
+    warnings.filterwarnings("ignore", module="torch")
+    try:
+        cli.main(standalone_mode=False)
+    except click.Abort:
+        click.echo("stopped; run the same command again to continue", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except RestoreError as error:
+        if os.environ.get(_DEBUG) == "1":
+            raise
+        click.echo(f"restore: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if os.environ.get(_DEBUG) == "1":
+            raise
+        click.echo(f"restore: {error.filename or ''}: {error.strerror}", err=True)
+        sys.exit(1)

@@ -1,0 +1,28 @@
+"""The command train."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from restore.cli.bars import SHARES
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--resume/--fresh", default=True, help="Continue from the last checkpoint.")
+def train(config: Path, resume: bool) -> None:
+    """Train a generator as CONFIG says (phase 1: the generator alone)."""
+    from restore.train import Progress, load, train
+
+    with tqdm(total=100, unit="%", desc="train", disable=not sys.stderr.isatty(), bar_format=SHARES) as bar:
+
+        def progress(now: Progress) -> None:
+            bar.set_postfix(step=now.step, loss=f"{now.loss:.3f}", refresh=False)
+            bar.update(100 * now.share - bar.n)
+
+        path = train(load(config), resume=resume, progress=progress)
+    click.echo(f"weights are in {path}")
