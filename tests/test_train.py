@@ -21,6 +21,7 @@ from restore.color import lab_from_rgb
 from restore.errors import ConfigError, MediaError, RestoreError
 from restore.generators.compact import Compact
 from restore.train import Progress, TrainConfig, data, load, train, validate
+from restore.train.augment import Augmentation
 from restore.train.config import Sizes
 from restore.train.degrade import Degradation
 from restore.train.losses import ColorLoss, histogram, palette
@@ -72,7 +73,7 @@ def config(folder: Path, tmp_path: Path) -> TrainConfig:
 
 
 def photos(folder: Path, seed: int = 0) -> data.Photos:
-    return data.Photos(data.find(folder), Degradation(), 0.35, 1.33, seed)
+    return data.Photos(data.find(folder), Degradation(), Augmentation(), seed)
 
 
 # Settings
@@ -161,9 +162,9 @@ def test_only_broken_pictures_are_an_error(tmp_path: Path) -> None:
 def test_a_sample_depends_on_seed_and_number_alone(folder: Path) -> None:
     one, two = photos(folder), photos(folder)
     two.batch(3, 4, 32)
-    for a, b in zip(one.batch(10, 2, 64), two.batch(10, 2, 64), strict=True):
-        assert torch.equal(a, b)
-    assert not torch.equal(one.batch(10, 1, 64)[0], photos(folder, seed=1).batch(10, 1, 64)[0])
+    a, b = one.batch(10, 2, 64), two.batch(10, 2, 64)
+    assert all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("grey", "rgb", "ab"))
+    assert not torch.equal(a.grey, photos(folder, seed=1).batch(10, 2, 64).grey)
 
 
 def test_every_picture_is_seen_once_an_epoch(folder: Path) -> None:
@@ -176,11 +177,12 @@ def test_every_picture_is_seen_once_an_epoch(folder: Path) -> None:
 def test_the_target_is_the_ab_of_the_crop_at_half_size(tmp_path: Path) -> None:
     rgb = np.full((80, 80, 3), (40, 160, 90), np.uint8)
     cv2.imwrite(str(tmp_path / "flat.png"), rgb[..., ::-1])
-    grey, ab = photos(tmp_path).batch(0, 2, 64)
-    assert grey.shape == (2, 1, 64, 64)
-    assert ab.shape == (2, 2, 32, 32)
+    batch = photos(tmp_path).batch(0, 2, 64)
+    assert batch.grey.shape == (2, 1, 64, 64)
+    assert batch.ab.shape == (2, 2, 32, 32)
+    assert batch.rgb.shape == (2, 3, 64, 64)
     expected = data.lab(rgb[:1, :1].astype(np.float32) / np.float32(255))[0, 0, 1:]
-    assert torch.allclose(ab, torch.from_numpy(expected)[None, :, None, None].expand_as(ab), atol=1e-2)
+    assert torch.allclose(batch.ab, torch.from_numpy(expected)[None, :, None, None].expand_as(batch.ab), atol=1e-2)
 
 
 def test_colours_of_the_reader_are_those_of_the_pipeline() -> None:
@@ -335,11 +337,13 @@ def test_the_encoder_is_frozen_at_first_and_its_norms_too(config: TrainConfig) -
         state = run.network.state_dict()
         return any(not torch.equal(before[key], state[key]) for key in state if key.startswith(prefix))
 
-    run.learn(loss, *run.photos.batch(0, 2, 64))
+    batch = run.photos.batch(0, 2, 64)
+    run.learn(loss, batch.grey, batch.ab)
     assert not moved("encoder.")
     assert moved("up16.")
     for _ in range(2):
-        run.learn(loss, *run.photos.batch(0, 2, 64))
+        batch = run.photos.batch(0, 2, 64)
+        run.learn(loss, batch.grey, batch.ab)
     assert moved("encoder.")
 
 

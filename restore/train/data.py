@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restore.errors import MediaError
+from restore.train.augment import Augmentation, augment
 from restore.train.degrade import Degradation, Plane, age
 
 log = logging.getLogger(__name__)
@@ -91,35 +93,41 @@ def lab(rgb: Plane) -> Plane:
     return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2Lab), np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Training samples; float32, H = W."""
+
+    grey: Tensor
+    """The network's input: aged grey, shape (B, 1, H, W), sRGB-coded, [0, 1]."""
+    rgb: Tensor
+    """The same crops as they were: R'G'B', shape (B, 3, H, W), [0, 1]."""
+    ab: Tensor
+    """Colours of `rgb` in CIE Lab units, shape (B, 2, H / 2, W / 2)."""
+
+
 class Photos:
     """An endless, shuffled, augmented stream of training samples, addressed by number."""
 
-    def __init__(
-        self, photos: list[Photo], degradation: Degradation, crop_area: float, crop_aspect: float, seed: int
-    ) -> None:
-        self.photos, self.degradation = photos, degradation
-        self.crop_area, self.crop_aspect, self.seed = crop_area, crop_aspect, seed
+    def __init__(self, photos: list[Photo], degradation: Degradation, augmentation: Augmentation, seed: int) -> None:
+        self.photos, self.degradation, self.augmentation, self.seed = photos, degradation, augmentation, seed
         self.broken: set[str] = set()
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
-    def batch(self, first: int, count: int, pixels: int) -> tuple[Tensor, Tensor]:
-        """Return samples `first` to `first + count - 1`.
-
-        Returns:
-            Grey, shape (B, 1, H, W), [0, 1], and ab, shape (B, 2, H / 2, W / 2), float32, H = W = `pixels`.
+    def batch(self, first: int, count: int, pixels: int) -> Batch:
+        """Return samples `first` to `first + count - 1`, `pixels` wide and high.
 
         Raises:
             MediaError: Hardly any picture can be decoded.
         """
-        greys, abs_ = zip(*(self.sample(first + i, pixels) for i in range(count)), strict=True)
-        return torch.from_numpy(np.stack(greys)[:, None]), torch.from_numpy(np.stack(abs_)).permute(0, 3, 1, 2)
+        greys, rgbs, abs_ = zip(*(self.sample(first + i, pixels) for i in range(count)), strict=True)
+        return Batch(torch.from_numpy(np.stack(greys)[:, None]), _channels_first(rgbs), _channels_first(abs_))
 
-    def sample(self, number: int, pixels: int) -> tuple[Plane, Plane]:
-        """Return the grey (H, W) and the ab (H / 2, W / 2, 2) of one sample."""
+    def sample(self, number: int, pixels: int) -> tuple[Plane, Plane, Plane]:
+        """Return the aged grey (H, W), the clean R'G'B' (H, W, 3) and its ab (H / 2, W / 2, 2) of one sample."""
         rng = np.random.default_rng((self.seed, number))
-        rgb = self._crop(self._picture(number), pixels, rng)
+        rgb = augment(self._picture(number), pixels, self.augmentation, rng)
         ab = cv2.resize(lab(rgb)[..., 1:], (pixels // 2, pixels // 2), interpolation=cv2.INTER_AREA)
-        return np.ascontiguousarray(age(rgb, self.degradation, rng)), np.asarray(ab, np.float32)
+        return np.ascontiguousarray(age(rgb, self.degradation, rng)), rgb, np.asarray(ab, np.float32)
 
     def _picture(self, number: int) -> NDArray[np.uint8]:
         for attempt in range(100):
@@ -139,14 +147,6 @@ class Photos:
             self._order = epoch, np.random.default_rng((self.seed, 1 << 40, epoch)).permutation(len(self.photos))
         return int(self._order[1][place])
 
-    def _crop(self, picture: NDArray[np.uint8], pixels: int, rng: np.random.Generator) -> Plane:
-        """Cut a random rectangle and stretch it to a square, left and right swapped in half of them."""
-        height, width = picture.shape[:2]
-        side = np.sqrt(height * width * rng.uniform(self.crop_area, 1))
-        stretch = np.exp(rng.uniform(-1, 1) * np.log(self.crop_aspect) / 2)
-        high, wide = min(height, round(side / stretch)), min(width, round(side * stretch))
-        top, left = rng.integers(height - high + 1), rng.integers(width - wide + 1)
-        cut = picture[top : top + high, left : left + wide]
-        method = cv2.INTER_AREA if min(high, wide) > pixels else cv2.INTER_LINEAR
-        square = np.asarray(cv2.resize(cut, (pixels, pixels), interpolation=method), np.float32) / np.float32(255)
-        return np.ascontiguousarray(square[:, ::-1] if rng.random() < 0.5 else square)
+
+def _channels_first(pictures: Sequence[Plane]) -> Tensor:
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()

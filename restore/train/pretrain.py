@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from restore.errors import ConfigError, RestoreError
 from restore.generators.compact import GREY_MEAN, GREY_STD, Compact
 from restore.train import data, validate
+from restore.train.augment import Augmentation
 from restore.train.config import Sizes, TrainConfig
 from restore.train.export import export
 from restore.train.losses import ColorLoss, histogram, palette, rarity
@@ -98,7 +99,8 @@ class Run:
         self.config = config
         photos = data.find(config.data)
         self.data_hash = data.fingerprint(photos)
-        self.photos = data.Photos(photos, config.degradation, config.crop_area, config.crop_aspect, config.seed)
+        augmentation = Augmentation(crop_area=config.crop_area, crop_aspect=config.crop_aspect)
+        self.photos = data.Photos(photos, config.degradation, augmentation, config.seed)
         self.held_out = validate.load(data.find(config.validation), config.validation_pictures)
         torch.manual_seed(config.seed)
         self.network = Compact(bins=config.bins, temperature=config.temperature, dropout=config.dropout)
@@ -170,7 +172,8 @@ class Run:
             ahead = _Ahead(self, reader)
             while self.share() < 1:
                 started = time.perf_counter()
-                value = self.learn(loss, *ahead.next())
+                batch = ahead.next()
+                value = self.learn(loss, batch.grey, batch.ab)
                 self.seconds += time.perf_counter() - started
                 if progress:
                     progress(Progress(self.step, self.share(), value, self.samples, self.seconds))
@@ -271,12 +274,12 @@ class _Ahead:
         self.number, self.step = run.samples, run.step
         self.waiting = [self._submit() for _ in range(depth)]
 
-    def next(self) -> tuple[Tensor, Tensor]:
+    def next(self) -> data.Batch:
         batch = self.waiting.pop(0).result()
         self.waiting.append(self._submit())
         return batch
 
-    def _submit(self) -> Future[tuple[Tensor, Tensor]]:
+    def _submit(self) -> Future[data.Batch]:
         row = _row(self.run.config.sizes, self.run.share(self.step))
         first, self.number, self.step = self.number, self.number + row.batch, self.step + 1
         return self.reader.submit(self.run.photos.batch, first, row.batch, row.pixels)
