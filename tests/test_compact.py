@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from restore import generators, weights
 from restore.errors import WeightsError
 from restore.generators.compact import GREY_MEAN, GREY_STD, Compact, SelfAttention, Shuffle
-from restore.generators.efficientnet import CHANNELS, EfficientNetLite0, pad_same
+from restore.generators.efficientnet import EfficientNetLite, imagenet, pad_same
 from restore.train import data, validate
-from restore.train.pretrain import imagenet
 
 
 @pytest.fixture(scope="module")
@@ -165,17 +164,17 @@ def test_colorize_normalises_as_imagenet_does(network: Compact) -> None:
 
 
 def test_the_encoder_takes_the_published_weights_and_gives_five_strides() -> None:
-    encoder = EfficientNetLite0().eval()
+    encoder = EfficientNetLite().eval()
     encoder.load_imagenet(imagenet())
     with torch.inference_mode():
         features = encoder(grey(1, 64, 96))
     assert [tuple(f.shape[1:]) for f in features] == [
-        (c, 64 // s, 96 // s) for c, s in zip(CHANNELS, (2, 4, 8, 16, 32), strict=True)
+        (c, 64 // s, 96 // s) for c, s in zip((16, 24, 40, 112, 320), (2, 4, 8, 16, 32), strict=True)
     ]
 
 
 def test_the_grey_stem_equals_the_rgb_stem_on_equal_channels() -> None:
-    state, encoder = imagenet(), EfficientNetLite0()
+    state, encoder = imagenet(), EfficientNetLite()
     encoder.load_imagenet(state)
     x = pad_same(torch.randn(1, 1, 32, 32), 3, 2)
     three = F.conv2d(x.expand(1, 3, -1, -1), state["_conv_stem.weight"], stride=2)
@@ -185,8 +184,8 @@ def test_the_grey_stem_equals_the_rgb_stem_on_equal_channels() -> None:
 def test_weights_of_another_network_are_refused() -> None:
     state = imagenet()
     del state["_blocks.3._bn1.weight"]
-    with pytest.raises(WeightsError, match=r"(?s)not ImageNet weights of EfficientNet-Lite0.*_blocks\.3\._bn1\.weight"):
-        EfficientNetLite0().load_imagenet(state)
+    with pytest.raises(WeightsError, match=r"(?s)not ImageNet weights of EfficientNet-lite0.*_blocks\.3\._bn1\.weight"):
+        EfficientNetLite().load_imagenet(state)
 
 
 def test_same_padding_puts_the_odd_pixel_right_and_below() -> None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from restore.generators.efficientnet import CHANNELS, EfficientNetLite0
+from restore.generators.efficientnet import EfficientNetLite
 
 GREY_MEAN, GREY_STD = 0.449, 0.226
 """Mean and deviation of ImageNet's grey: those of its three channels, averaged."""
@@ -116,8 +116,8 @@ class Compact(nn.Module):
         """
         super().__init__()
         self.pixels, self.temperature = pixels, temperature
-        self.encoder = EfficientNetLite0()
-        s2, s4, s8, s16, s32 = CHANNELS
+        self.encoder = EfficientNetLite()
+        s2, s4, s8, s16, s32 = self.encoder.channels
         self.drop = nn.Dropout2d(dropout)
         self.up16 = Up(s32, s16, 128, 192)
         self.attention = SelfAttention(192)
