@@ -1,0 +1,1 @@
+"""Judge generators: photographs and films, coloured from their grey, against themselves."""
