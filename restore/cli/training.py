@@ -15,12 +15,15 @@ from restore.cli.bars import SHARES
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--resume/--fresh", default=True, help="Continue from the last checkpoint.")
 def train(config: Path, resume: bool) -> None:
-    """Train a generator as CONFIG says (phase 1: the generator alone)."""
+    """Train a generator as CONFIG says: NoGAN, or one of the recipes it is compared with."""
     from restore.train import Progress, load, train
 
     with tqdm(total=100, unit="%", desc="train", disable=not sys.stderr.isatty(), bar_format=SHARES) as bar:
 
         def progress(now: Progress) -> None:
+            if bar.desc != now.phase:
+                bar.reset()
+                bar.set_description(now.phase)
             bar.set_postfix(step=now.step, loss=f"{now.loss:.3f}", refresh=False)
             bar.update(100 * now.share - bar.n)
 

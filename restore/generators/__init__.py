@@ -27,7 +27,7 @@ from restore.generators.deoldify import DeOldifyDeep, DeOldifyWide
 from restore.generators.eccv16 import Eccv16
 from restore.generators.fold import PACKS, cast, fold, pack
 
-__all__ = ["GENERATORS", "Generator", "Loaded", "Precision", "build", "load", "load_state"]
+__all__ = ["GENERATORS", "Generator", "Loaded", "Precision", "build", "load", "load_state", "read"]
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +136,15 @@ def _load(
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # not TF32, which has ten bits
     logger.info("%s: generator %s on %s in %s", name, generator, device, exact)
     return Loaded(fast, generator, device, exact)
+
+
+def read(name_or_file: str | Path) -> tuple[str, Generator]:
+    """Return the name of a generator and the generator with its weights, in fp32 on the CPU, as it was trained.
+
+    Raises:
+        WeightsError: Unknown, missing or damaged weights, or they do not fit their generator.
+    """
+    return _read(str(name_or_file), None)
 
 
 def _read(name: str, render_factor: int | None) -> tuple[str, Generator]:

@@ -1,47 +1,136 @@
-"""Settings of a training run, as read from its YAML file."""
+"""Settings of a training run, as read from its YAML file: every value of every recipe."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from restore.errors import ConfigError
+from restore.generators import GENERATORS
+from restore.train.augment import Augmentation
 from restore.train.degrade import Degradation
 from restore.yaml12 import Loader
 
+_PATHS = ("data", "validation", "output")
+"""Settings that say where things lie on a machine: no part of what was trained."""
+
+_FREE = (*_PATHS, "name", "threads", "readers", "device", "validate_every", "checkpoint_every", "board")
+"""Settings that may change when a run resumes."""
+
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """Side of the square crops from a share of the run on: small and fast first, as in progressive NoGAN training."""
+class Row:
+    """One cycle of training at one size: the learning rate rises, then falls."""
 
-    start: float
-    """Share of the run, [0, 1), at which this row begins."""
     pixels: int
-    """Side of the crop in pixels, a multiple of 32."""
+    """Side of the square crops, a multiple of 32."""
     batch: int
-    """Pictures a step."""
+    """Pictures a step, over all processes together."""
+    steps: int = 0
+    """The row ends after this many steps ..."""
+    epochs: float = 0.0
+    """... or this many passes over the pictures, if not 0 ..."""
+    minutes: float = 0.0
+    """... or after this much time in training, if not 0; the learning rate follows whichever is nearer its end."""
+    rate: float = 1e-3
+    """Peak learning rate, of the decoder."""
+    encoder_rate: float = 0.1
+    """Rate of the encoder's early layers as a share of `rate`; its late layers learn at the geometric mean."""
+    frozen: bool = False
+    """The encoder does not learn, its batch norms excepted."""
+    warmup: float = 0.05
+    """Share of the row in which the rate rises, as a line."""
+    floor: float = 0.0
+    """Where the rate ends, as a share of `rate`; it falls as a cosine."""
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
-    """Weights of the terms of the loss, see `restore.train.losses`."""
+class Content:
+    """Weights of the terms that compare the generator's colours with the truth; a term of weight 0 is not computed."""
 
+    distribution: float = 0.0
+    """Rebalanced cross-entropy over colour bins (Zhang et al. 2016)."""
+    mean: float = 0.0
+    """Smooth L1 between the mean colour of the distribution and the truth."""
+    squared: float = 0.0
+    """Mean squared error of ab, in units of 100."""
+    absolute: float = 0.0
+    """L1 of ab, in units of 100."""
+    feature: float = 0.0
+    """Feature loss of R'G'B', which has an L1 of R'G'B' in it."""
     rebalance: float = 0.5
     """0 weights colours by their rarity, 1 weights all alike (Zhang et al. 2016, lambda)."""
-    regression: float = 0.1
-    """Weight of the smooth L1 between the mean colour and the truth, beside the cross-entropy."""
     sigma: float = 5.0
     """Width in ab units over which a true colour spreads to its nearest bins."""
 
 
 @dataclass(frozen=True, slots=True)
+class Critic:
+    """The critic, and how it is trained before the GAN."""
+
+    kind: Literal["nogan", "patch"] = "nogan"
+    """The published critic of NoGAN, or the 70-pixel patch critic of pix2pix."""
+    filters: int = 256
+    """Channels of its first layer."""
+    pictures: int = 0
+    """Pictures that the generator renders for each training of the critic; 0 does not train it before the GAN."""
+    first: tuple[Row, ...] = ()
+    """Rows of the first cycle; `rows` follow them."""
+    rows: tuple[Row, ...] = ()
+    """Rows of every cycle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gan:
+    """The short GAN."""
+
+    steps: int = 0
+    """Steps of either network; 0 leaves the GAN out."""
+    minutes: float = 0.0
+    """Ends it sooner, if not 0."""
+    pixels: int = 192
+    batch: int = 5
+    rate: float = 2e-5
+    """Learning rate of the generator, constant."""
+    critic_rate: float = 5.0
+    """The critic's, as a multiple (two time scales)."""
+    betas: tuple[float, float] = (0.0, 0.9)
+    """Of Adam."""
+    threshold: float = 0.65
+    """The critic learns until its loss is under this, then the generator does one step; 0 takes turns."""
+    critic_weight: float = 1.0
+    """Weight of the critic's verdict in the generator's loss."""
+    content: Content = field(default_factory=lambda: Content(feature=1.5))
+    frozen: bool = True
+    """The encoder does not learn, its batch norms excepted."""
+    average: float = 0.0
+    """Decay a generator step of the averaged weights, which the snapshots are of; 0 takes the weights as they are."""
+    snapshot_every: int = 100
+    """Steps between snapshots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How the snapshot at the inflection point is found."""
+
+    pictures: int = 200
+    """Validation photographs that each snapshot is scored on."""
+    auc_loss: float = 0.5
+    """Percentage points of AuC that a snapshot may lose against the one before the GAN."""
+    outliers: float = 0.5
+    """Percent of pixels that may have more chroma than all but 0.1 % of the photographs' pixels."""
+    patience: int = 4
+    """Snapshots in a row that must be worse than the best for it to be the inflection point."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """Everything that decides a run of phase 1 (generator pre-training)."""
+    """Everything that decides a run."""
 
     data: Path
     """Folder of colour photographs, or of tar files of them."""
@@ -49,50 +138,55 @@ class TrainConfig:
     """The same, disjoint."""
     output: Path
     """Folder for checkpoints, metrics, sheets and the final weights."""
-    name: str = "compact"
+    name: str = "generator"
     """Name of the exported weights file."""
-    steps: int = 6000
-    """The run ends after this many steps ..."""
-    minutes: float = 0.0
-    """... or after this much time in training, if not 0; learning rate and sizes follow whichever is nearer its end."""
-    sizes: tuple[Sizes, ...] = (Sizes(0.0, 128, 32),)
-    """Rows in order of `start`; the first starts at 0."""
-    learning_rate: float = 1e-3
-    """Peak, of the decoder."""
-    encoder_rate: float = 0.2
-    """Learning rate of the pre-trained encoder, as a share of the decoder's."""
-    frozen_steps: int = 200
-    """Steps at the start in which the encoder does not learn."""
-    warmup: float = 0.05
-    """Share of the run in which the learning rate rises; it then falls as a cosine."""
+    recipe: str = ""
+    """A word for the record, as in ``NoGAN``."""
+    generator: str = "compact"
+    """Which network; see `restore.generators.GENERATORS`."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What it is built with."""
+    start: str = ""
+    """Weights to start from, a name or a file; nothing starts from ImageNet or from random weights."""
+    encoder_weights: Literal["imagenet", "random"] = "imagenet"
+    """For `compact`: `imagenet` starts from the packaged weights of its encoder."""
+    pretrain: tuple[Row, ...] = ()
+    """Phase 1: the generator alone."""
+    content: Content = field(default_factory=lambda: Content(distribution=1.0, mean=0.1))
+    """Loss of phase 1."""
     weight_decay: float = 0.02
     """Decoupled, of convolutions only."""
     clip: float = 1.0
-    """Largest norm of the gradient."""
-    average: float = 0.999
-    """Decay a step of the averaged weights, which are what is validated and exported."""
-    dropout: float = 0.1
-    """Share of the deepest feature maps dropped."""
-    bins: int = 96
-    """Colours in the palette."""
+    """Largest norm of the gradient in phase 1; 0 does not clip."""
+    average: float = 0.998
+    """Decay a step of the averaged weights of phase 1, which are what is validated and what comes after starts from."""
     temperature: float = 0.7
-    """Of the annealed mean, for validation and export; 1 is calm, towards 0 vivid and patchy."""
+    """For `compact`: of the annealed mean, for validation and use; 1 is calm, towards 0 vivid and patchy."""
     calm: float = 0.4
-    """Share of the rebalancing that validation and export take back: 0 is vivid, 1 as grey as the photographs."""
-    loss: Loss = field(default_factory=Loss)
-    """Terms of the loss."""
+    """For `compact`: share of the rebalancing that validation and use take back: 0 vivid, 1 as grey as photographs."""
+    critic: Critic = field(default_factory=Critic)
+    """Phase 2."""
+    gan: Gan = field(default_factory=Gan)
+    """Phase 3."""
+    cycles: int = 1
+    """How often phases 2 and 3 are done."""
+    choice: Choice = field(default_factory=Choice)
+    """Which snapshot of phase 3 is kept."""
+    feature_network: Literal["efficientnet", "vgg16_bn"] = "efficientnet"
+    """Of the feature loss; `vgg16_bn`, as published, needs `feature_weights`."""
+    feature_weights: Path | None = None
+    """State dict of VGG16-bn under torchvision's names."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
     degradation: Degradation = field(default_factory=Degradation)
     """How the grey input is aged."""
-    crop_area: float = 0.35
-    """Smallest share of a photograph that a crop covers."""
-    crop_aspect: float = 1.33
-    """Largest change of the aspect ratio."""
-    encoder_weights: str = "imagenet"
-    """`imagenet` starts from the packaged weights, `random` from nothing."""
-    precision: str = "bf16"
-    """`bf16` (autocast) or `fp32`."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:N`; `auto` takes a GPU if there is one. Several GPUs: one process each, by torchrun."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """`bf16` is autocast."""
     threads: int = 2
-    """CPU threads of the network; reading pictures uses one more."""
+    """CPU threads of the network."""
+    readers: int = 1
+    """Threads that read pictures."""
     seed: int = 0
     """Of the weights, the order of the pictures and their augmentation."""
     validation_pictures: int = 120
@@ -101,20 +195,22 @@ class TrainConfig:
     """Minutes in training between validations."""
     checkpoint_every: float = 3.0
     """Minutes in training between checkpoints."""
+    board: bool = True
+    """Write TensorBoard files."""
 
     def __post_init__(self) -> None:
         """Check what types cannot say."""
-        starts = [row.start for row in self.sizes]
-        if not starts or starts[0] != 0 or starts != sorted(starts):
-            raise ConfigError("sizes: rows must be in order of start, and the first must start at 0")
-        for row in self.sizes:
+        if self.generator not in GENERATORS:
+            raise ConfigError(f"generator: unknown {self.generator!r}; known: {', '.join(GENERATORS)}")
+        if not self.pretrain and not self.gan.steps:
+            raise ConfigError("nothing to train: give rows of `pretrain`, or steps of `gan`")
+        for row in (*self.pretrain, *self.critic.first, *self.critic.rows):
             if row.pixels % 32 or row.pixels <= 0 or row.batch < 2:
-                raise ConfigError(f"sizes: pixels must be a multiple of 32 and batch at least 2, not {row}")
-        if self.steps < 1 or self.minutes < 0:
-            raise ConfigError("steps must be at least 1 and minutes not negative")
-        for name, known in (("encoder_weights", ("imagenet", "random")), ("precision", ("bf16", "fp32"))):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {getattr(self, name)!r}")
+                raise ConfigError(f"rows: pixels must be a multiple of 32 and batch at least 2, not {row}")
+            if not (row.steps or row.epochs or row.minutes):
+                raise ConfigError(f"rows: give steps, epochs or minutes in {row}")
+        if self.critic.rows and not self.critic.pictures:
+            raise ConfigError("critic.pictures: its rows need renders to learn from; say how many")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, paths as text: what the YAML file says."""
@@ -122,12 +218,13 @@ class TrainConfig:
 
     @property
     def kept(self) -> dict[str, Any]:
-        """The settings that must not change when a run resumes: all but its length, its folder and its rhythm."""
-        free = (
-            "output", "name", "steps", "minutes", "threads", "temperature", "calm", "validate_every",
-            "checkpoint_every", "data", "validation", "validation_pictures",
-        )  # fmt: skip
-        return {key: value for key, value in self.to_dict().items() if key not in free}
+        """The settings that must not change when a run resumes: all but places and rhythm."""
+        return {key: value for key, value in self.to_dict().items() if key not in _FREE}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The settings for the record of the weights: all but the places on this machine."""
+        return {key: value for key, value in self.to_dict().items() if key not in _PATHS}
 
 
 def load(path: Path) -> TrainConfig:
@@ -151,9 +248,25 @@ def load(path: Path) -> TrainConfig:
 
 
 def _check_keys(values: dict[str, Any], cls: type, where: str) -> None:
-    known = {f.name for f in dataclasses.fields(cls)}
-    if unknown := sorted(set(values) - known):
-        raise ConfigError(f"{where}: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    for name, nested in (("loss", Loss), ("degradation", Degradation)):
-        if cls is TrainConfig and isinstance(values.get(name), dict):
-            _check_keys(values[name], nested, f"{where}: {name}")
+    """Refuse unknown names, at any depth."""
+    hints = {one.name: one.type for one in dataclasses.fields(cls)}
+    if unknown := sorted(set(values) - set(hints)):
+        raise ConfigError(f"{where}: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(hints))}")
+    for name, value in values.items():
+        nested = _NESTED.get(name)
+        for one in value if isinstance(value, list) else [value]:
+            if nested is not None and isinstance(one, dict):
+                _check_keys(one, nested, f"{where}: {name}")
+
+
+_NESTED: dict[str, type] = {
+    "pretrain": Row,
+    "first": Row,
+    "rows": Row,
+    "content": Content,
+    "critic": Critic,
+    "gan": Gan,
+    "choice": Choice,
+    "augmentation": Augmentation,
+    "degradation": Degradation,
+}

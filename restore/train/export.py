@@ -12,28 +12,26 @@ import torch
 from safetensors.torch import save_file
 
 import restore
+from restore.generators import Generator
 from restore.generators.compact import Compact
 from restore.train.config import TrainConfig
 
-_PATHS = ("data", "validation", "output")
-"""Settings that say where things lay on the machine of the training: no part of the record."""
 
-
-def export(network: Compact, config: TrainConfig, data_hash: str, state: dict[str, Any], path: Path) -> Path:
+def export(network: Generator, config: TrainConfig, data_hash: str, state: dict[str, Any], path: Path) -> Path:
     """Write the weights and their record, under another name first, then rename.
 
     Args:
-        network: The averaged weights.
+        network: The generator to be used.
         config: Settings of the run.
         data_hash: Fingerprint of the pictures.
-        state: Steps, samples, seconds and history of the run, whose last row judges these weights.
+        state: Phases, samples, seconds and history of the run, whose last row judges these weights.
         path: The file to write.
 
     Returns:
         `path`.
     """
     tensors = {
-        key: (value.half() if value.is_floating_point() else value).contiguous()
+        key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
         for key, value in network.state_dict().items()
     }
     part = path.with_suffix(".part")
@@ -42,24 +40,24 @@ def export(network: Compact, config: TrainConfig, data_hash: str, state: dict[st
     return path
 
 
-def _record(network: Compact, config: TrainConfig, data_hash: str, state: dict[str, Any]) -> dict[str, str]:
-    settings = {"pixels": network.pixels, "bins": len(network.bins), "temperature": network.temperature}
+def _record(network: Generator, config: TrainConfig, data_hash: str, state: dict[str, Any]) -> dict[str, str]:
+    settings = dict(config.settings)
+    if isinstance(network, Compact):
+        settings |= {"bins": len(network.bins), "temperature": network.temperature}
     versions = {
         "restore": restore.__version__, "torch": torch.__version__,
         "numpy": np.__version__, "python": platform.python_version(),
     }  # fmt: skip
-    history = state["history"]
-    settings_of_run = {key: value for key, value in config.to_dict().items() if key not in _PATHS}
     return {
-        "generator": "compact",
-        "phase": "1",
+        "generator": config.generator,
+        "recipe": config.recipe,
         "settings": json.dumps(settings),
-        "config": json.dumps(settings_of_run),
+        "config": json.dumps(config.record),
         "data_sha256": data_hash,
         "seed": str(config.seed),
-        "steps": str(state["step"]),
+        "phases": " ".join(state["phases"]),
         "samples": str(state["samples"]),
         "seconds": str(round(state["seconds"])),
-        "metrics": json.dumps({key: value for key, value in history[-1].items() if key not in ("loss", "rate")}),
+        "metrics": json.dumps(state["history"][-1] if state["history"] else {}),
         "versions": json.dumps(versions),
     }
