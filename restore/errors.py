@@ -8,6 +8,7 @@ what was expected, what was found and in which file. Programmer errors stay `Val
   + ConfigError     a setting, a pipeline, a profile or a combination of options is wrong
   + WeightsError    weights are unknown, missing, damaged or not what they say
   + StageError      a stage failed, or returned a clip that breaks what it declares
+  + ClusterError    a scheduler or a worker is missing, lost, or not like the others
 """
 
 from __future__ import annotations
@@ -54,3 +55,7 @@ class StageError(RestoreError):
 
     def __str__(self) -> str:
         return f"{self.stage} on frames {self.span[0]}-{self.span[1]}: {self.message}"
+
+
+class ClusterError(RestoreError):
+    """A Dask scheduler does not answer or is lost, or a worker cannot do what this machine would do."""
