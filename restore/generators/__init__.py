@@ -200,11 +200,16 @@ def load_state(module: Generator, state: Mapping[str, Tensor], generator: str, p
     module.eval()
 
 
+def automatic_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """Return what ``auto`` means on a device of this machine."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if _cpu_has_bf16() else "fp32"
+
+
 def _resolved(precision: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
     if precision == "auto":
-        if device.type == "cuda":
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        return "bf16" if _cpu_has_bf16() else "fp32"
+        return automatic_precision(device)
     if precision not in _DTYPES:
         raise ConfigError(f"unknown precision {precision!r}; known: auto, {', '.join(_DTYPES)}")
     if precision == "fp16" and device.type == "cpu":
