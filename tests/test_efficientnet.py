@@ -117,6 +117,7 @@ def test_the_classifier_sees_what_it_learnt_to_see(network: Classifier, shared: 
         for member in tar:
             if member.name.startswith("imn") and (file := tar.extractfile(member)):
                 picture = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
+                assert picture is not None
                 pictures.append(cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA))
     rgb = torch.from_numpy(np.stack(pictures[:40])).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():

@@ -131,11 +131,11 @@ class EfficientNetLite(nn.Module):
         self._blocks = nn.ModuleList(blocks)
         self._taps = [taps[tap] for tap in _TAPS]
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Return five maps of `channels` channels for x of shape (B, inputs, H, W), normalised."""
+    def forward(self, x: Tensor, count: int = len(_TAPS)) -> list[Tensor]:
+        """Return the first `count` maps, of `channels` channels, for x of shape (B, inputs, H, W), normalised."""
         x = F.relu6(self._bn0(self._conv_stem(pad_same(x, 3, 2))), inplace=True)
         features = []
-        for index, block in enumerate(self._blocks):
+        for index, block in enumerate(self._blocks[: self._taps[count - 1] + 1]):
             x = block(x)
             if index in self._taps:
                 features.append(x)
@@ -179,9 +179,9 @@ class Classifier(nn.Module):
         self._bn1 = _norm(_HEAD)
         self._fc = nn.Linear(_HEAD, _CLASSES)
 
-    def stages(self, rgb: Tensor) -> list[Tensor]:
-        """Return feature maps at strides 2, 4, 8, 16 and 32 of R'G'B', shape (N, 3, H, W), float32, 0..1."""
-        return self.trunk((rgb - MEAN) / STD)  # type: ignore[no-any-return]
+    def stages(self, rgb: Tensor, count: int = len(_TAPS)) -> list[Tensor]:
+        """Return the first `count` feature maps at strides 2, 4, 8, 16, 32 of R'G'B', (N, 3, H, W), float32, 0..1."""
+        return self.trunk((rgb - MEAN) / STD, count)  # type: ignore[no-any-return]
 
     def pooled(self, rgb: Tensor) -> Tensor:
         """Return the features before the last layer, averaged over places, shape (N, 1280)."""
