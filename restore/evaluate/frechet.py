@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restore.generators.efficientnet import Classifier, classifier
+from restore.generators.fold import fold
 
 VARIANT = "lite0"
 NAME = "EfficientNet-Lite0"
@@ -30,7 +31,7 @@ def network(device: torch.device) -> Classifier:
     Raises:
         ConfigError: The package with its weights is not installed.
     """
-    return classifier(VARIANT).to(device)
+    return fold(classifier(VARIANT)).to(device)
 
 
 class Moments:

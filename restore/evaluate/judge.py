@@ -221,7 +221,7 @@ class Judge:
         if not self._features:
             return [None] * len(labels)
         network = frechet.network(rgb.device)
-        features = network.pooled(rgb.float() / 255)
+        features = network.pooled((rgb.float() / 255).contiguous(memory_format=torch.channels_last))
         tally.moments.add(features)
         if all(label is None for label in labels):
             return [None] * len(labels)

@@ -16,7 +16,7 @@ from restore.evaluate import sets
 from restore.evaluate.judge import Judge, Scores
 from restore.generators import Generator, Loaded
 
-BATCH = 8
+BATCH = 4
 """Pictures worked on at a time."""
 
 
