@@ -9,12 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-import av
-import cv2
-import numpy as np
-import torch
-
-from restore import __version__, weights
+from restore import weights
 from restore.clip import Subsampling
 from restore.colorize.neural import Neural, devices_of
 from restore.colorize.paint import Paint
@@ -22,6 +17,7 @@ from restore.config import load_pipeline, settings_hash
 from restore.errors import ConfigError, MediaError
 from restore.film import Film
 from restore.generators import Precision
+from restore.machine import Machine, this_machine
 from restore.output.profiles import choose_profile, load_profile, subsampling_for
 from restore.source.probe import probe
 from restore.stage import Stage
@@ -83,7 +79,26 @@ class Options:
     rate: Fraction | None = None
     """Frames per second of a numbered sequence."""
     workers: int = 1
-    """Processes on this machine that work on parts."""
+    """Processes on this machine that work on parts, one a device in turn."""
+    threads: int = 0
+    """Windows of frames that each process works on at a time; 0 shares the cores."""
+    executor: str | Path | None = None
+    """Who works on parts instead: ``local``, ``slurm``, ``kubernetes`` or an executor file."""
+    dask: str | None = None
+    """Address of a running Dask scheduler whose workers work on parts, as in ``tcp://host:8786``."""
+    dask_tls_ca: str | Path | None = None
+    """Certificate of the authority that a ``tls://`` scheduler trusts; with `dask_tls_cert` and `dask_tls_key`. Without
+    the three, Dask's own configuration decides."""
+    dask_tls_cert: str | Path | None = None
+    dask_tls_key: str | Path | None = None
+    dask_timeout: float = 60
+    """Seconds to wait for a scheduler that is lost, or for a worker of a scheduler that has none."""
+    dashboard: str = "127.0.0.1:0"
+    """Where the dashboard of workers on this machine listens; port 0 is any free one, nothing is no dashboard."""
+    part_timeout: float | None = None
+    """Seconds after which a worker counts as hung and its part is done again; by what parts take if None."""
+    machine: Machine | None = None
+    """What the machines of the workers are like; this one if None. Set by `restore.cluster.connect`, not by users."""
     overwrite: bool = False
     """Replace an output that exists."""
     fresh: bool = False
@@ -98,6 +113,7 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name.replace('_', '-')} must be at least 1, got {value}")
+        self._check_workers()
         for name, read in (("start", parse_time), ("end", parse_time), ("rate", parse_rate)):
             try:
                 if getattr(self, name) is not None:
@@ -110,6 +126,32 @@ class Options:
             raise ConfigError(f"end must come after start, got {float(self.end)} seconds")
         if self.rate is not None and self.rate <= 0:
             raise ConfigError(f"rate must be positive, got {float(self.rate)}")
+
+    def _check_workers(self) -> None:
+        if (self.workers > 1) + (self.dask is not None) + (self.executor is not None) > 1:
+            raise ConfigError("workers, dask and executor say who works on parts; choose one of them")
+        files = (self.dask_tls_ca, self.dask_tls_cert, self.dask_tls_key)
+        if any(files) and not (all(files) and self.dask):
+            raise ConfigError("give dask-tls-ca, dask-tls-cert and dask-tls-key together, and with dask")
+        if self.threads < 0:
+            raise ConfigError(f"threads must not be negative, got {self.threads}")
+        for name, value in (("dask-timeout", self.dask_timeout), ("part-timeout", self.part_timeout)):
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name} must be positive, got {value} seconds")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other processes work on parts: each of them sees one device, and calls it by its type."""
+        return self.workers > 1 or self.dask is not None or self.executor is not None
+
+    @property
+    def overrides(self) -> list[str]:
+        """Settings of stages, as ``stage.field=value``, the last word last."""
+        own = {name: getattr(self, name) for name in ("weights", "device", "precision", "batch", "render_factor")}
+        return [
+            *(f"neural.{name}={json.dumps(value)}" for name, value in own.items() if value is not None),
+            *self.settings,
+        ]
 
 
 def stages_for(kind: str, options: Options, subsampling: Subsampling = "444") -> tuple[Stage, ...]:
@@ -124,22 +166,40 @@ def stages_for(kind: str, options: Options, subsampling: Subsampling = "444") ->
         ConfigError: The pipeline, a setting or a device is wrong, or the pipeline does not end with chroma.
         WeightsError: The weights are unknown or not on this machine.
     """
-    own = {name: getattr(options, name) for name in ("weights", "device", "precision", "batch", "render_factor")}
-    overrides = [f"neural.{name}={json.dumps(value)}" for name, value in own.items() if value is not None]
-    stages = load_pipeline(options.pipeline or kind, [*overrides, *options.settings], STAGES)
+    stages = load_pipeline(options.pipeline or kind, options.overrides, STAGES)
     if not stages or stages[-1].writes != "chroma":
         raise ConfigError("the pipeline must end with a stage that writes chroma (paint)")
-    return tuple(_settled(stage, subsampling) for stage in stages)
+    return tuple(_settled(stage, subsampling, options) for stage in stages)
 
 
-def _settled(stage: Stage, subsampling: Subsampling) -> Stage:
+def _settled(stage: Stage, subsampling: Subsampling, options: Options) -> Stage:
     """Settle what a setting leaves to the machine or the output, so that all workers do the same."""
     if isinstance(stage, Paint):
         return replace(stage, subsampling=subsampling)
     if isinstance(stage, Neural):
-        weights.find(stage.weights)
-        return replace(stage, device=",".join(devices_of(stage.device)))
+        given, found = Path(stage.weights), weights.find(stage.weights).path
+        own = str(found.absolute()) if found == given else stage.weights  # workers have folders of their own
+        machine = options.machine or this_machine()
+        device = _type_of(stage.device, machine) if options.elsewhere else ",".join(devices_of(stage.device))
+        return replace(stage, weights=own, device=device)
     return stage
+
+
+def _type_of(devices: str, machine: Machine) -> str:
+    """Return the type of device that all workers have, so that they give the same pixels."""
+    types = {machine.device if name.strip() == "auto" else name.strip().split(":")[0] for name in devices.split(",")}
+    if len(types) > 1:
+        raise ConfigError(f"device {devices!r}: workers need devices of one type, as results differ between types")
+    (kind,) = types
+    if kind not in machine.precisions:
+        raise ConfigError(f"device {devices!r}: the workers compute on {' and '.join(machine.precisions)} only")
+    return kind
+
+
+def devices_for(options: Options) -> str:
+    """Return the devices that the film pipeline asks for, as written, ``auto`` if nothing is."""
+    stages = load_pipeline(options.pipeline or "film", options.overrides, STAGES)
+    return next((stage.device for stage in stages if isinstance(stage, Neural)), "auto")
 
 
 def film_for(path: Path, output: Path, options: Options) -> Film:
@@ -147,8 +207,15 @@ def film_for(path: Path, output: Path, options: Options) -> Film:
     source = probe(path, rate=options.rate)
     profile = load_profile(options.profile or choose_profile(output), output)
     stages = stages_for("film", options, subsampling_for(profile, source))
-    found = versions(stages)
-    key = settings_hash(stages, asdict(profile), found, source.fingerprint, str(options.start), str(options.end))
+    found = versions(stages, options.machine)
+    key = settings_hash(
+        [_unplaced(stage) for stage in stages],
+        asdict(profile),
+        found,
+        source.fingerprint,
+        str(options.start),
+        str(options.end),
+    )
     return Film(
         source=source,
         output=output,
@@ -160,24 +227,29 @@ def film_for(path: Path, output: Path, options: Options) -> Film:
         end_seconds=options.end,
         part_frames=options.part_frames,
         chunk=options.chunk,
-        threads=max(1, (os.cpu_count() or 1) // options.workers),
+        threads=options.threads or (0 if options.dask else max(1, (os.cpu_count() or 1) // options.workers)),
     )
 
 
-def versions(stages: Sequence[Stage]) -> dict[str, str]:
-    """Return what decides the pixels beside the settings: versions, device types and hashes of weights."""
-    found = {
-        "restore": __version__,
-        "av": av.__version__,
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "torch": torch.__version__,
-    }
+def _unplaced(stage: Stage) -> Stage:
+    """Return a stage without what decides where it computes, but not what."""
+    return replace(stage, device="") if isinstance(stage, Neural) else stage
+
+
+def versions(stages: Sequence[Stage], machine: Machine | None = None) -> dict[str, str]:
+    """Return what decides the pixels beside the settings: versions, device, its precision, and hashes of weights.
+
+    Args:
+        stages: Settled, as by `stages_for`.
+        machine: The machine that works on parts; this one if None.
+    """
+    machine = machine or this_machine()
+    found = dict(machine.versions)
     for stage in stages:
         if isinstance(stage, Neural):
-            file = weights.find(stage.weights)
-            found[f"weights {stage.weights}"] = weights.sha256_of(file.path)
-            found["device"] = devices_of(stage.device)[0].split(":")[0]
+            found[f"weights {stage.weights}"] = weights.sha256_of(weights.find(stage.weights).path)
+            found["device"] = stage.device.split(",")[0].split(":")[0]
+            found["precision"] = machine.precisions[found["device"]] if stage.precision == "auto" else stage.precision
     return found
 
 
