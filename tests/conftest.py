@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import uuid
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
 import torch
+from photographs import picture, write_tar
 from safetensors.torch import save_file
 
 from restore import generators
@@ -59,6 +63,16 @@ def make_clip(
     return Clip(luma, None, planes, np.arange(frames, dtype=np.int64), Fraction(1, 25), color(depth))
 
 
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """A folder of six small photographs, five of them in a tar file."""
+    path = tmp_path / "photographs"
+    path.mkdir()
+    write_tar(path / "a.tar", {f"p{i}.jpg": picture(i) for i in range(5)} | {"notes.txt": b"not a picture"})
+    (path / "q.jpg").write_bytes(picture(9))
+    return path
+
+
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small untrained generator in a file, with a palette, so that it gives some colour."""
@@ -71,3 +85,24 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = {"generator": "compact", "settings": json.dumps({"pixels": 64})}
     save_file(generator.state_dict(), path, record)
     return path
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[tuple[str, Any]]:
+    """The URL of an S3 server on loopback, and its application, which counts requests."""
+    from s3server import serving
+
+    with serving() as (url, app):
+        yield url, app
+
+
+@pytest.fixture
+def bucket(s3_server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty bucket; the environment has what is needed to use it, for child processes too."""
+    from s3server import ENVIRONMENT
+
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": s3_server[0]}.items():
+        monkeypatch.setenv(name, value)
+    name = f"films-{uuid.uuid4().hex[:8]}"
+    with urlopen(Request(f"{s3_server[0]}/{name}", method="PUT")):
+        return f"s3://{name}"

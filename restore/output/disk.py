@@ -13,6 +13,9 @@ import av
 
 from restore.errors import MediaError
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says if there is no more space."""
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
@@ -29,7 +32,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def writing_error(error: OSError | av.FFmpegError, path: Path) -> MediaError:
     """Return what a person can do about a failed write."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in FULL:
         free = shutil.disk_usage(path.parent).free // 2**20 if path.parent.is_dir() else 0
         return MediaError(
             f"cannot be written: no space left ({free} MB free in {path.parent}); free some, then run again: "
