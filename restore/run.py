@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from restore import stills
 from restore.config import settings_hash
 from restore.errors import ConfigError, MediaError, RestoreError
-from restore.film import FilmReport, Map, Progress, restore_film
+from restore.film import FilmReport, Progress, restore_film
 from restore.photo import Ledger, PhotoReport, restore_photo
 from restore.setup import Options, check_output, film_for, frames_for, output_for, stages_for, versions
+
+if TYPE_CHECKING:
+    from restore.cluster import Crew
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ def run(
     if not sources:
         raise ConfigError("no source given")
     with ExitStack() as stack:
-        works = list(_works(sources, Path(output), chosen, _executor(chosen, stack), progress))
+        works = list(_works(sources, Path(output), chosen, _crew(chosen, stack), progress))
         if len(works) == 1:
             return [works[0]()]
         return _all(works, progress)
@@ -85,27 +88,25 @@ def _all(works: Sequence[Work], progress: Progress | None) -> list[Report]:
     return reports
 
 
-def _executor(options: Options, stack: ExitStack) -> Callable[[], Map | None]:
-    """Return what starts the workers when the first film needs them."""
-    started: list[Map] = []
+def _crew(options: Options, stack: ExitStack) -> Callable[[], Crew | None]:
+    """Return what finds or starts the workers when the first film needs them."""
 
-    def execute() -> Map | None:
-        if options.workers == 1:
+    @cache
+    def crew() -> Crew | None:
+        if not options.elsewhere:
             return None
-        if not started:
-            from restore.cluster import local_workers  # imported late: `distributed` takes a second to import
+        from restore.cluster import connect  # imported late: `distributed` takes a second to import
 
-            started.append(stack.enter_context(local_workers(options.workers)))
-        return started[0]
+        return stack.enter_context(connect(options))
 
-    return execute
+    return crew
 
 
 def _works(
     sources: Sequence[Path],
     output: Path,
     options: Options,
-    execute: Callable[[], Map | None],
+    crew: Callable[[], Crew | None],
     progress: Progress | None,
 ) -> Iterator[Work]:
     """Say what is to be done for each source; nothing is done before all are known."""
@@ -117,7 +118,7 @@ def _works(
         elif source.is_file() and stills.is_still(source):
             yield partial(_still, source, output, options, several)
         else:
-            yield partial(_film, source, output, options, several, execute, progress)
+            yield partial(_film, source, output, options, several, crew, progress)
 
 
 def _film(
@@ -125,15 +126,18 @@ def _film(
     output: Path,
     options: Options,
     several: bool,
-    execute: Callable[[], Map | None],
+    crew: Callable[[], Crew | None],
     progress: Progress | None,
 ) -> Report:
+    if options.elsewhere:  # workers have current folders of their own
+        source, output = source.absolute(), output.absolute()
     if options.profile == "sequence" or "%" in output.name:
         named = frames_for(source, output, options, several=several)
     else:
         named = output_for(source, output, options, several=several, still=False)
-    film = film_for(source, named, options)
-    return restore_film(film, execute=execute(), fresh=options.fresh, progress=progress)
+    workers = crew()
+    film = film_for(source, named, workers.options if workers else options)
+    return restore_film(film, execute=workers, fresh=options.fresh, progress=progress)
 
 
 def _still(source: Path, output: Path, options: Options, several: bool) -> Report:

@@ -227,7 +227,8 @@ def film_for(path: Path, output: Path, options: Options) -> Film:
         end_seconds=options.end,
         part_frames=options.part_frames,
         chunk=options.chunk,
-        threads=options.threads or (0 if options.dask else max(1, (os.cpu_count() or 1) // options.workers)),
+        threads=options.threads
+        or (0 if options.dask or options.executor else max(1, (os.cpu_count() or 1) // options.workers)),
     )
 
 

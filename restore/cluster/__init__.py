@@ -1,5 +1,6 @@
 """Spread parts over processes and machines with Dask; the only package that imports `distributed`."""
 
-from restore.cluster.dask_map import dask_map, local_workers
+from restore.cluster.connect import Crew, connect
+from restore.cluster.dask_map import Limits, dask_map, local_workers
 
-__all__ = ["dask_map", "local_workers"]
+__all__ = ["Crew", "Limits", "connect", "dask_map", "local_workers"]

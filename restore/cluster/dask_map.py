@@ -1,25 +1,64 @@
-"""A map over the workers of a Dask cluster."""
+"""A map over the workers of a Dask cluster, whatever befalls them."""
 
 from __future__ import annotations
 
 import logging
+import queue
+import statistics
+import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from itertools import islice
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-import dask.config
-from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed import CancelledError, Client, Future, KilledWorker
 
-from restore.errors import StageError
+from restore.cluster.executors import executor
+from restore.cluster.settings import Local
+from restore.cluster.task import TOPIC, Work, job_of, order_for, remove_token, work_on, write_token
+from restore.errors import ClusterError, StageError
 from restore.film import Map
+from restore.machine import Machine, this_machine
 from restore.part import PartRecord
 from restore.plan import Part
 
 log = logging.getLogger(__name__)
 
 WINDOW = 3
-"""Parts submitted per worker at a time: enough to keep it busy, few enough to keep the client small."""
+"""Parts submitted for each that can be worked on: enough to keep workers busy, few enough to keep everything small."""
+
+SLOTS = 4
+"""Parts that could be worked on, as long as fewer workers are there: what waits is what makes clusters grow."""
+
+TICK_SECONDS = 1.0
+"""How often to look after the workers."""
+
+ATTEMPTS = 3
+"""How often a part is begun whose worker dies or hangs, before it is given up."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to wait for what."""
+
+    part_seconds: float | None = None
+    """For a part. None measures: ten times what a frame takes (the median of the parts so far) but two minutes at
+    least, and two hours until three parts are done; twice as much for each new attempt."""
+    patience_seconds: float = 60
+    """For a scheduler that is lost, or for a worker where there is none."""
+    wait_for_workers: bool = False
+    """Wait for workers for ever, as where they come from a queue."""
+
+    def of(self, frames: int, frame_seconds: deque[float], hangs: int) -> float:
+        """Return the time limit for a part that has hung so often, after what frames took in other parts."""
+        if self.part_seconds is not None:
+            return self.part_seconds
+        if len(frame_seconds) < 3:
+            return 7200.0 * (1 << hangs)
+        return max(120.0, 10 * statistics.median(frame_seconds) * frames) * (1 << hangs)
 
 
 @contextmanager
@@ -29,45 +68,260 @@ def local_workers(count: int) -> Iterator[Map]:
     Args:
         count: Number of processes, each of which works on one part at a time.
     """
-    settings = {"distributed.logging.distributed": "error"}
-    with (
-        dask.config.set(settings),
-        # Parts bound their own memory; Dask's limit would kill a worker that is merely large.
-        LocalCluster(
-            n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield dask_map(client, window=WINDOW * count)
+    with executor(Local(workers=count, dashboard="")) as client:
+        yield dask_map(client)
 
 
-def dask_map(client: Client, window: int) -> Map:
-    """Return a map over a Dask cluster that has at most `window` parts submitted at any time.
+def dask_map(
+    client: Client,
+    *,
+    machine: Machine | None = None,
+    limits: Limits | None = None,
+    resources: dict[str, float] | None = None,
+) -> Map:
+    """Return a map over the workers of a Dask cluster. It has a bounded number of parts submitted at any time.
 
-    Results come as they are finished. The error of a part is raised here as it was raised there. A part whose worker
-    dies is done again elsewhere; if that happens several times, a `StageError` names it.
+    Results come as they are finished. The error of a part is raised here as it was raised there. A part is done again
+    elsewhere if its worker dies or hangs, and a lost scheduler is waited for. Late results of parts that were done
+    again are ignored.
+
+    Args:
+        client: Connected to the cluster.
+        machine: What the workers must be like; this machine if None.
+        limits: How long to wait for what.
+        resources: What a part needs of what workers declare, as in ``{"GPU": 1}``.
     """
 
-    def execute(work: Callable[[Part], PartRecord], parts: Iterable[Part], /) -> Iterator[PartRecord]:
-        waiting, run = iter(parts), uuid.uuid4().hex[:8]
-
-        def submit(part: Part) -> Future[PartRecord]:
-            return client.submit(work, part, key=f"frames-{part.first}-{part.stop - 1}-{run}", pure=False)
-
-        futures = {submit(part): part for part in islice(waiting, window)}
-        running = as_completed(futures)
-        try:
-            for future in running:
-                part = futures.pop(future)
-                try:
-                    yield future.result()
-                except KilledWorker as error:
-                    message = "its worker died several times, perhaps for want of memory; use fewer --workers"
-                    raise StageError(message, "part", (part.first, part.stop - 1)) from error
-                if (following := next(waiting, None)) is not None:
-                    futures[submit(following)] = following
-                    running.update([list(futures)[-1]])
-        finally:
-            client.cancel(list(futures))
+    def execute(work: Work, parts: Iterable[Part], /) -> Iterator[PartRecord]:
+        run = _Run(client, work, iter(parts), machine or this_machine(), limits or Limits(), resources or {})
+        with run.watched():
+            yield from run.records()
 
     return execute
+
+
+def address_of(client: Client) -> str:
+    """Return the address of the scheduler that a client is connected to."""
+    assert client.scheduler is not None
+    return str(client.scheduler.address)
+
+
+@dataclass
+class _Task:
+    """A part that was given out."""
+
+    part: Part
+    future: Future[PartRecord]
+    begun: int = 0
+    """How often a worker has begun it."""
+    hangs: int = 0
+    deaths: int = 0
+    """How often Dask gave it up, as several workers died of it."""
+    worker: str | None = None
+    """The one that works on it, if that is known."""
+    since: float = 0.0
+    """When that worker began, by our clock."""
+
+
+@dataclass
+class _Run:
+    """One film's parts on their way through a cluster."""
+
+    client: Client
+    work: Work
+    waiting: Iterator[Part]
+    machine: Machine
+    limits: Limits
+    resources: dict[str, float]
+    run: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    tasks: dict[Any, _Task] = field(default_factory=dict)
+    """What is given out, by Dask's key."""
+    arrived: queue.SimpleQueue[Future[PartRecord] | dict[str, Any]] = field(default_factory=queue.SimpleQueue)
+    """Futures that are done, and notes of workers that begin."""
+    frame_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=101))
+    workers: dict[str, int] = field(default_factory=dict)
+    """Addresses and threads."""
+    looked: float = 0.0
+    """When we last looked after the workers."""
+    alone_since: float | None = None
+    """Since when there is no worker."""
+    submissions: int = 0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Prepare what workers look for and listen to them; in the end take back what is given out."""
+        job, given = job_of(self.work), self.client
+        self.order, self.address = order_for(self.work, self.run, self.machine), address_of(given)
+        self.name = Path(job.source.path).name if job else "part"
+        if job:
+            write_token(job, self.order)
+        self.client.subscribe_topic(TOPIC, self._heard)
+        try:
+            yield
+        finally:
+            self._end()
+            if self.client is not given:
+                self.client.close()
+            if job:
+                remove_token(job, self.order)
+
+    def records(self) -> Iterator[PartRecord]:
+        """Give the results as they arrive."""
+        self._look()
+        self._submit()
+        while self.tasks:
+            try:
+                news = self.arrived.get(timeout=TICK_SECONDS)
+            except queue.Empty:
+                news = None
+            if isinstance(news, dict):
+                self._note(news)
+            elif news is not None and (record := self._result(news)):
+                yield record
+                self._submit()
+            if time.monotonic() - self.looked > TICK_SECONDS:
+                self._look()
+
+    def _submit(self) -> None:
+        """Give out parts until the window is full."""
+        window = WINDOW * max(SLOTS, sum(self.workers.values()))
+        while len(self.tasks) < window and (part := next(self.waiting, None)) is not None:
+            self._give(_Task(part, self._future(part)))
+
+    def _future(self, part: Part) -> Future[PartRecord]:
+        self.submissions += 1
+        key = (f"{self.name}-{self.run}", str(part), self.submissions)  # named in the dashboard; never used twice
+        return self.client.submit(
+            work_on, part, self.work, self.order, key=key, pure=False, resources=self.resources or None
+        )
+
+    def _give(self, task: _Task) -> None:
+        self.tasks[task.future.key] = task
+        task.future.add_done_callback(self.arrived.put)
+
+    def _give_again(self, tasks: list[_Task]) -> None:
+        for task in tasks:
+            self.tasks.pop(task.future.key, None)
+            task.future, task.worker = self._future(task.part), None
+            self._give(task)
+
+    def _heard(self, event: tuple[float, dict[str, Any]]) -> None:
+        """Take a worker's note, in the thread of Dask's loop."""
+        if event[1].get("run") == self.run:
+            self.arrived.put(event[1])
+
+    def _note(self, note: dict[str, Any]) -> None:
+        for task in self.tasks.values():
+            if task.part.number == note["part"]:
+                task.worker, task.since, task.begun = note["worker"], time.monotonic(), task.begun + 1
+
+    def _result(self, future: Future[PartRecord]) -> PartRecord | None:
+        """Take a future that is done; None if it is a late one, or its part must be done again."""
+        task = self.tasks.get(future.key)
+        if task is None or task.future is not future:
+            return None
+        try:
+            record: PartRecord = future.result()
+        except KilledWorker as error:
+            task.deaths += 1
+            if max(task.begun, task.deaths) >= ATTEMPTS:
+                raise self._failure(
+                    task, "its worker died several times, perhaps for want of memory; use fewer --workers"
+                ) from error
+            self._give_again([task])
+            return None
+        except (CancelledError, TimeoutError, OSError):
+            if future.status == "error":
+                raise  # by the part itself
+            if future.status == "cancelled":
+                self._recover()
+            else:  # the result was lost with the worker that had it
+                self._give_again([task])
+            return None
+        del self.tasks[future.key]
+        self.frame_seconds.append(record.seconds / max(1, record.frames))
+        return record
+
+    def _failure(self, task: _Task, message: str) -> StageError:
+        return StageError(message, "part", (task.part.first, task.part.stop - 1))
+
+    def _look(self) -> None:
+        """Look after the workers: how many there are, and whether one hangs."""
+        if self.client.status != "running":
+            self._recover()
+        try:
+            self.workers = self.client.nthreads()
+        except (OSError, TimeoutError):
+            log.debug("the scheduler does not answer", exc_info=True)
+        else:
+            self._check_workers()
+            self._check_hangs()
+        self.looked = time.monotonic()
+
+    def _check_workers(self) -> None:
+        if self.workers:
+            self.alone_since = None
+            return
+        now = time.monotonic()
+        if self.alone_since is None:
+            self.alone_since = now
+            log.warning("no worker is connected to %s; waiting for one", self.address)
+        if not self.limits.wait_for_workers and now - self.alone_since > self.limits.patience_seconds:
+            raise ClusterError(
+                f"the Dask scheduler at {self.address} has had no worker for {self.limits.patience_seconds:.0f} s; "
+                "start some with `dask worker`, then run again: finished parts are kept"
+            )
+
+    def _check_hangs(self) -> None:
+        now = time.monotonic()
+        for task in list(self.tasks.values()):
+            if task.worker is None:
+                continue
+            limit = self.limits.of(len(task.part), self.frame_seconds, task.hangs)
+            if task.worker not in self.workers:
+                task.worker = None  # it died; Dask gives the part to another
+            elif now - task.since > limit:
+                self._replace(task, task.worker, limit)
+
+    def _replace(self, task: _Task, worker: str, limit: float) -> None:
+        """End a worker that hangs. Dask gives its parts to others."""
+        task.hangs += 1
+        if task.hangs >= ATTEMPTS:
+            raise self._failure(
+                task, f"not done within {limit:.0f} s, on {task.hangs} workers; see --part-timeout and --part-frames"
+            )
+        log.warning("%s: not done within %.0f s by %s; it is done again elsewhere", task.part, limit, worker)
+        for other in self.tasks.values():
+            if other.worker == worker:
+                other.worker = None
+        try:
+            self.client.restart_workers([worker], timeout=10, raise_for_error=False)
+        except ValueError:  # it has no nanny that could restart it
+            self.client.retire_workers([worker], close_workers=True)
+        except (OSError, TimeoutError, KeyError):
+            log.debug("%s cannot be restarted", worker, exc_info=True)
+
+    def _recover(self) -> None:
+        """Wait for a scheduler that is lost, and give out again what it had."""
+        log.warning("lost the Dask scheduler at %s; waiting for it", self.address)
+        deadline = time.monotonic() + self.limits.patience_seconds
+        while self.client.status != "running":
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ClusterError(
+                    f"lost the Dask scheduler at {self.address}, and it did not come back within "
+                    f"{self.limits.patience_seconds:.0f} s; run again when it is there: finished parts are kept"
+                )
+            if self.client.status == "closed":
+                with suppress(OSError, TimeoutError):
+                    self.client = Client(self.address, security=self.client.security, timeout=left)
+            time.sleep(0.1)
+        self.client.subscribe_topic(TOPIC, self._heard)
+        self._give_again(list(self.tasks.values()))
+
+    def _end(self) -> None:
+        """Take back what is given out; what workers have begun they finish, and nobody waits for it."""
+        if self.client.status == "running":
+            self.client.unsubscribe_topic(TOPIC)
+            self.client.cancel([task.future for task in self.tasks.values()])
+        self.tasks.clear()
