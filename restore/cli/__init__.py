@@ -10,6 +10,7 @@ import warnings
 import click
 
 from restore import __version__
+from restore.cli.evaluate import evaluate
 from restore.cli.films import bench, compare, inspect, run
 from restore.cli.training import train
 from restore.cli.weights import weights
@@ -26,7 +27,7 @@ def cli(verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
 
 
-for _command in (run, inspect, compare, weights, train, bench):
+for _command in (run, inspect, compare, weights, train, evaluate, bench):
     cli.add_command(_command)
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import count
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -76,12 +78,20 @@ class Scores:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "rows"}
 
 
+def fitted(planes: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize planes that cover the whole picture, shape (B, C, h, w)."""
+    height, width = size
+    if tuple(planes.shape[-2:]) == (height, width):
+        return planes
+    return F.interpolate(planes, (height, width), mode="bilinear", align_corners=False, antialias=True)
+
+
 def paint(rgb: Tensor, ab: Tensor) -> Tensor:
     """Give pictures other colours.
 
     Args:
         rgb: R'G'B', shape (B, 3, H, W), uint8; its L* is kept, but where the colour is outside of sRGB.
-        ab: a* and b*, shape (B, 2, H, W).
+        ab: a* and b*, shape (B, 2, s, t), covering the pictures.
 
     Returns:
         Shape (B, 3, H, W), uint8.
@@ -91,7 +101,7 @@ def paint(rgb: Tensor, ab: Tensor) -> Tensor:
 
 
 def _painted(lightness: Tensor, ab: Tensor) -> Tensor:
-    unit = rgb_from_lab(torch.cat((lightness, ab.to(lightness)), 1)).clamp_(0, 1)
+    unit = rgb_from_lab(torch.cat((lightness, fitted(ab.to(lightness), lightness.shape[-2:])), 1)).clamp_(0, 1)
     return unit.mul_(255).round_().to(torch.uint8)
 
 
@@ -150,6 +160,15 @@ class _Tally:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A batch of coloured pictures, and what they score."""
+
+    pictures: NDArray[np.uint8]
+    """R'G'B', shape (B, 256, 256, 3)."""
+    rows: tuple[Row, ...]
+
+
 class Judge:
     """Scores of several colourings of the same pictures, and of the true pictures themselves."""
 
@@ -176,29 +195,28 @@ class Judge:
         abs_: Mapping[str, Tensor],
         names: Sequence[str],
         labels: Sequence[int | None] | None = None,
-    ) -> dict[str, list[Row]]:
+    ) -> dict[str, Verdict]:
         """Judge a batch.
 
         Args:
             rgb: The pictures, shape (B, 3, 256, 256), uint8.
-            abs_: a* and b* of each method, shape (B, 2, 256, 256).
+            abs_: a* and b* of each method, shape (B, 2, s, t), covering the pictures, on any device.
             names: Of the pictures.
             labels: Their ImageNet classes, where they are known.
 
         Returns:
-            What each picture scores, by method.
+            By method, what each picture looks like and scores; the truth's among them, if there is one.
         """
         labels = labels or [None] * len(names)
         pictures = _Batch.of(rgb)
-        if self._truth:
-            self._take(self._truth, pictures, None, names, labels)
         truth = pictures if self._truth else None
-        return {
-            method: self._take(
-                self._tallies[method], _Batch.of(_painted(pictures.lab[:, :1], ab)), truth, names, labels
-            )
-            for method, ab in abs_.items()
-        }
+        verdicts = {}
+        for method, ab in abs_.items():
+            found = _Batch.of(_painted(pictures.lab[:, :1], ab))
+            verdicts[method] = self._take(self._tallies[method], found, truth, names, labels)
+        if self._truth:
+            verdicts[TRUTH] = self._take(self._truth, pictures, None, names, labels)
+        return verdicts
 
     def scores(self) -> dict[str, Scores]:
         """Return the scores of each method and, where there is a truth, of the truth."""
@@ -207,13 +225,11 @@ class Judge:
 
     def _take(
         self, tally: _Tally, found: _Batch, truth: _Batch | None, names: Sequence[str], labels: Sequence[int | None]
-    ) -> list[Row]:
+    ) -> Verdict:
         seen = self._classified(tally, found.rgb, labels)
-        rows = [
-            _row(tally, found, truth, place, names[place], labels[place], seen[place]) for place in range(len(names))
-        ]
+        rows = [_row(tally, found, truth, *each) for each in zip(count(), names, labels, seen, strict=False)]
         tally.rows += rows
-        return rows
+        return Verdict(found.codes, tuple(rows))
 
     @torch.inference_mode()
     def _classified(self, tally: _Tally, rgb: Tensor, labels: Sequence[int | None]) -> Sequence[int | None]:

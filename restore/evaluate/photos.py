@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from restore.color import lab_from_rgb
 from restore.errors import MediaError
 from restore.evaluate import sets
-from restore.evaluate.judge import Judge, Scores
+from restore.evaluate.judge import Judge, Scores, fitted
 from restore.generators import Generator, Loaded
 
 BATCH = 4
@@ -80,17 +79,10 @@ def _in_batches(
 ) -> Tensor:
     parts = []
     for part in torch.split(rgb, batch):
-        grey = _fitted(grey_of(part.to(device)), size(*rgb.shape[-2:]))
+        grey = fitted(grey_of(part.to(device)), size(*rgb.shape[-2:]))
         ab = color(grey.contiguous(memory_format=torch.channels_last))
-        parts.append(_fitted(ab.float(), rgb.shape[-2:]).to(rgb.device))
+        parts.append(fitted(ab.float(), rgb.shape[-2:]).to(rgb.device))
     return torch.cat(parts)
-
-
-def _fitted(planes: Tensor, size: Sequence[int]) -> Tensor:
-    height, width = size
-    if tuple(planes.shape[-2:]) == (height, width):
-        return planes
-    return F.interpolate(planes, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
 def score(rgb: Tensor, ab: Tensor, features: bool = True) -> Scores:
@@ -115,8 +107,19 @@ def score(rgb: Tensor, ab: Tensor, features: bool = True) -> Scores:
     return judge.scores()["found"]
 
 
-def mean_ab(rgb: Tensor) -> tuple[float, float]:
-    """Return the mean a* and b* of photographs (N, 3, H, W), uint8: the colour of the baseline "mean chroma"."""
-    sums = [lab_from_rgb(part.float() / 255)[:, 1:].double().mean((2, 3)).sum(0) for part in torch.split(rgb, BATCH)]
-    a, b = (torch.stack(sums).sum(0) / len(rgb)).tolist()
+def mean_ab(folder: Path) -> tuple[float, float]:
+    """Return the mean a* and b* of the photographs in a folder, a colour for the baseline "mean chroma".
+
+    Raises:
+        MediaError: There are none, or none can be decoded.
+    """
+    total, pictures = torch.zeros(2, dtype=torch.float64), 0
+    for photo in sets.find([folder]):
+        picture = photo.read()
+        if picture is not None:
+            total += lab_from_rgb(tensor([picture]).float() / 255)[0, 1:].double().mean((1, 2))
+            pictures += 1
+    if not pictures:
+        raise MediaError("none of its pictures can be decoded", str(folder))
+    a, b = (total / pictures).tolist()
     return a, b
