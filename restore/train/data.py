@@ -1,17 +1,14 @@
-"""Colour photographs for training: read from a folder or from tar files, never unpacked to disk.
+"""Training samples: crops of colour photographs, read from a folder or from tar files, never copied to disk.
 
 A sample depends on the seed and its number alone, so a resumed run sees the pictures that an undisturbed one
-would have seen, in whatever thread they are made.
+would have seen, in whatever thread or process they are made.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,72 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restore.errors import MediaError
-from restore.train.augment import Augmentation, augment
+from restore.train.augment import Augmentation, crop, draw, reduction
 from restore.train.degrade import Degradation, Plane, age
+from restore.train.photo import Opened, Photo, decode, find, fingerprint
+
+__all__ = ["Batch", "Photo", "Photos", "decode", "find", "fingerprint", "lab"]
 
 log = logging.getLogger(__name__)
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
-
-
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """Where the bytes of one picture lie."""
-
-    path: Path
-    offset: int
-    length: int
-    name: str
-
-    def read(self) -> bytes:
-        """Return the encoded picture."""
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.length)
-
-
-def find(folder: Path) -> list[Photo]:
-    """List the pictures in a folder and in the tar files in it, in order of name.
-
-    Raises:
-        MediaError: The folder does not exist, holds no pictures, or a tar file is damaged.
-    """
-    if not folder.is_dir():
-        raise MediaError("expected a folder of colour photographs or of tar files of them", str(folder))
-    photos: list[Photo] = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in _SUFFIXES:
-            photos.append(Photo(path, 0, path.stat().st_size, path.name))
-        elif path.suffix.lower() == ".tar":
-            photos += _members(path)
-    if not photos:
-        raise MediaError(f"found no pictures ({', '.join(sorted(_SUFFIXES))}) and no tar files of them", str(folder))
-    return photos
-
-
-def _members(path: Path) -> list[Photo]:
-    try:
-        with tarfile.open(path, "r:") as tar:
-            return [
-                Photo(path, member.offset_data, member.size, member.name)
-                for member in tar
-                if member.isfile() and Path(member.name).suffix.lower() in _SUFFIXES
-            ]
-    except (tarfile.TarError, OSError) as error:
-        raise MediaError(f"cannot be read as an uncompressed tar file: {error}", str(path)) from error
-
-
-def fingerprint(photos: list[Photo]) -> str:
-    """Return a SHA-256 of the names and lengths of the pictures."""
-    lines = "\n".join(f"{photo.name} {photo.length}" for photo in photos)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def decode(photo: Photo) -> NDArray[np.uint8] | None:
-    """Return (H, W, 3) R'G'B', or None if the picture is broken or smaller than 32 pixels."""
-    data = np.frombuffer(photo.read(), np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-    return np.asarray(picture, np.uint8) if picture is not None and min(picture.shape[:2]) >= 32 else None
 
 
 def lab(rgb: Plane) -> Plane:
@@ -103,6 +41,10 @@ class Batch:
     """The same crops as they were: R'G'B', shape (B, 3, H, W), [0, 1]."""
     ab: Tensor
     """Colours of `rgb` in CIE Lab units, shape (B, 2, H / 2, W / 2)."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the same batch on a device."""
+        return Batch(*(plane.to(device, non_blocking=True) for plane in (self.grey, self.rgb, self.ab)))
 
 
 class Photos:
@@ -123,29 +65,39 @@ class Photos:
         return Batch(torch.from_numpy(np.stack(greys)[:, None]), _channels_first(rgbs), _channels_first(abs_))
 
     def sample(self, number: int, pixels: int) -> tuple[Plane, Plane, Plane]:
-        """Return the aged grey (H, W), the clean R'G'B' (H, W, 3) and its ab (H / 2, W / 2, 2) of one sample."""
-        rng = np.random.default_rng((self.seed, number))
-        rgb = augment(self._picture(number), pixels, self.augmentation, rng)
-        ab = cv2.resize(lab(rgb)[..., 1:], (pixels // 2, pixels // 2), interpolation=cv2.INTER_AREA)
-        return np.ascontiguousarray(age(rgb, self.degradation, rng)), rgb, np.asarray(ab, np.float32)
+        """Return the aged grey (H, W), the clean R'G'B' (H, W, 3) and its ab (H / 2, W / 2, 2) of one sample.
 
-    def _picture(self, number: int) -> NDArray[np.uint8]:
+        Raises:
+            MediaError: A hundred pictures in a row cannot be decoded.
+        """
         for attempt in range(100):
             photo = self.photos[self._index(number + attempt)]
-            if photo.name in self.broken:
+            if str(photo) in self.broken:
                 continue
-            picture = decode(photo)
-            if picture is not None:
-                return picture
-            self.broken.add(photo.name)
-            log.warning("%s: %s cannot be decoded and is skipped (%d so far)", photo.path, photo.name, len(self.broken))
-        raise MediaError("100 pictures in a row cannot be decoded", str(self.photos[0].path.parent))
+            rng = np.random.default_rng((self.seed, number))
+            rgb = _read(photo, pixels, self.augmentation, rng)
+            if rgb is not None:
+                ab = cv2.resize(lab(rgb)[..., 1:], (pixels // 2, pixels // 2), interpolation=cv2.INTER_AREA)
+                return age(rgb, self.degradation, rng), rgb, np.asarray(ab, np.float32)
+            self.broken.add(str(photo))
+            log.warning("%s: cannot be decoded and is skipped (%d so far)", photo, len(self.broken))
+        raise MediaError("100 pictures in a row cannot be decoded", str(self.photos[0].path))
 
     def _index(self, number: int) -> int:
         epoch, place = divmod(number, len(self.photos))
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng((self.seed, 1 << 40, epoch)).permutation(len(self.photos))
         return int(self._order[1][place])
+
+
+def _read(photo: Photo, pixels: int, augmentation: Augmentation, rng: np.random.Generator) -> Plane | None:
+    """Return a crop of a picture, or None if it is broken; a large JPEG is not decoded finer than the crop needs."""
+    opened = Opened.of(photo)
+    if opened is None:
+        return None
+    view = draw(opened.width, opened.height, augmentation, rng)
+    picture = opened.pixels(reduction(view, pixels))
+    return None if picture is None else crop(picture, view, pixels, round(opened.width / picture.shape[1]))
 
 
 def _channels_first(pictures: Sequence[Plane]) -> Tensor:
