@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 def _power_iteration(weight: Tensor, u: Tensor, v: Tensor) -> None:
     """Move `u` and `v`, in place, one step towards the leading singular pair of the matrix `weight`."""
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
         v.copy_(F.normalize(weight.t() @ u, dim=0, eps=1e-12))
         u.copy_(F.normalize(weight @ v, dim=0, eps=1e-12))
 
 
 def _spectral_weight(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
     # The copies let autograd go back through one forward after another has stepped u and v.
-    return torch.div(weight, torch.dot(u.clone(), weight.flatten(1) @ v.clone()))
+    with torch.autocast(weight.device.type, enabled=False):
+        return torch.div(weight, torch.dot(u.clone(), weight.flatten(1) @ v.clone()))
 
 
 class SpectralConv2d(nn.Conv2d):
