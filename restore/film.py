@@ -41,7 +41,8 @@ class Map(Protocol):
 
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with a phase (``scan``, ``restore``, ``join``), what is done of it, and its total if that is known."""
+"""Called with a phase (``scan``, ``restore``, ``join``), what is done of it, and its total if that is known; where others
+work, before ``restore`` with ``parts``."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,10 @@ def _execute(
     if progress:
         progress("restore", done, total)
     if execute is not None:
-        for record in execute(partial(process, job=job), missing):
+        for number, record in enumerate(execute(partial(process, job=job), missing), len(parts) - len(missing) + 1):
             done += record.frames
             if progress:
+                progress("parts", number, len(parts))
                 progress("restore", done, total)
             yield record
         return

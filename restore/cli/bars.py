@@ -18,6 +18,10 @@ class Bars:
         self._bars: dict[str, tqdm[Any]] = {}
 
     def __call__(self, phase: str, done: int, total: int | None) -> None:
+        if phase == "parts":
+            if "restore" in self._bars:
+                self._bars["restore"].set_postfix_str(f"parts {done}/{total}", refresh=False)
+            return
         if phase not in self._bars:
             if phase != "files":
                 self.close(keep="files")

@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from restore.cli.bars import Bars
-from restore.cli.options import options_of_run
+from restore.cli.options import options_of_run, options_of_workers
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A file, or a folder.")
 @options_of_run
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine.")
+@options_of_workers
 @click.option("--part-frames", type=click.IntRange(1), help="Frames of a unit of work; about 15 seconds if not given.")
 @click.option("--chunk", type=click.IntRange(1), default=16, show_default=True, help="Frames held in memory together.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")

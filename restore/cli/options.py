@@ -62,3 +62,32 @@ def options_of_run(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def options_of_workers(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that decide who does the work, and where."""
+    file = click.Path(exists=True, dir_okay=False)
+    for option in reversed(
+        [
+            click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes here."),
+            click.option("--threads", type=click.IntRange(0), default=0, help="Of each process; 0 shares the cores."),
+            click.option("--executor", metavar="NAME|FILE.yaml", help="Workers of local, slurm, kubernetes or a file."),
+            click.option("--dask", metavar="ADDRESS", help="Workers of a Dask scheduler that runs: tcp://host:8786."),
+            click.option("--dask-tls-ca", type=file, help="For tls://, if not in Dask's configuration: authority."),
+            click.option("--dask-tls-cert", type=file, help="Certificate."),
+            click.option("--dask-tls-key", type=file, help="Key."),
+            click.option(
+                "--dask-timeout",
+                type=float,
+                default=60,
+                show_default=True,
+                help="Seconds to wait for a lost scheduler.",
+            ),
+            click.option("--part-timeout", type=float, help="Seconds until a part is done again elsewhere [measured]."),
+            click.option(
+                "--dashboard", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT", help="Of --workers."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
