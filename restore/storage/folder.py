@@ -71,8 +71,10 @@ class Folders:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary.write_bytes(data)
+                while not temporary.exists():  # its folder may be removed, being empty, just before
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with suppress(FileNotFoundError):
+                        temporary.write_bytes(data)
                 return _linked(temporary, path)
         finally:
             with suppress(OSError):

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -145,6 +146,12 @@ class Place:
         if self.parent == self:
             raise ValueError(f"{self} is not to be removed as a whole")
         self._files.remove_tree(self.location)
+
+    def remove_empty(self) -> None:
+        """Remove a folder if nothing is in it; a store has no empty folders."""
+        if self.is_local:
+            with suppress(OSError):
+                self.path.rmdir()
 
     def listing(self) -> dict[str, Stat | None]:
         """Return the names in a folder, sorted, with what is known of the files; None for folders.
