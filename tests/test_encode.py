@@ -29,6 +29,7 @@ from restore.output.disk import writing_error
 from restore.output.encode import Encoder, check_profile, encode_part
 from restore.output.encode import _rescaled as rescaled
 from restore.output.profiles import Profile, choose_profile, index_clock, load_profile, output_color, subsampling_for
+from restore.part import sha256_of
 from restore.source.probe import Source, probe
 from restore.source.tags import FieldOrder, told_by_showinfo
 
@@ -259,7 +260,6 @@ def test_a_part_appears_whole_or_not_at_all(film: Source, tmp_path: Path, name: 
         yield painted(source, subsampling_for(profile, source))
         raise StageError("broke", "smooth", (0, 3))
 
-    path.with_suffix(".tmp").write_text("left by a killed run")
     with pytest.raises(StageError, match="broke"):
         encode_part(path, failing(), profile, source)
     assert list(tmp_path.iterdir()) == []
@@ -268,6 +268,23 @@ def test_a_part_appears_whole_or_not_at_all(film: Source, tmp_path: Path, name: 
     for _ in range(2):
         encode_part(path, [painted(source, subsampling_for(profile, source))], profile, source)
         assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["access", "sequence"])
+def test_a_part_may_be_written_by_two_at_a_time(film: Source, tmp_path: Path, name: str) -> None:
+    profile, source = load_profile(name), like(film)
+    path, clip = tmp_path / f"part{profile.part_suffix}", painted(source, subsampling_for(profile, source))
+    following = replace(clip, first=len(clip))
+
+    def late() -> Iterator[Clip]:
+        yield clip
+        encode_part(path, [clip, following], profile, source)  # the other one begins later and is done first
+        yield following
+
+    result = encode_part(path, late(), profile, source)
+    assert result.frames == 2 * len(clip)
+    assert sha256_of(path) == result.sha256
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @contextmanager
@@ -300,7 +317,7 @@ def test_a_full_device_is_said(film: Source) -> None:
 
 
 def test_a_missing_folder_is_said(film: Source, tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"none/part\.tmp: cannot be written: No such file"):
+    with pytest.raises(MediaError, match=r"none/\.part\.\w+\.tmp: cannot be written: No such file"):
         encode_part(tmp_path / "none" / "part.mkv", [painted(like(film), "422")], load_profile("archive"), like(film))
 
 

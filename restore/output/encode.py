@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import shutil
+import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -258,24 +261,39 @@ def check_profile(profile: Profile, source: Source) -> None:
 def encode_part(path: Path, clips: Iterable[Clip], profile: Profile, source: Source) -> EncodeResult:
     """Encode the clips of a part. Its file, or its folder of frames, appears whole or not at all.
 
+    Several processes may do so at a time (one that was thought dead, and the one in its place): each writes under a
+    name of its own, and the last one's file stays.
+
     Raises:
         ValueError: There are no frames, or they are not painted.
         MediaError: It cannot be written.
     """
-    temporary = path.with_suffix(".tmp")
-    with writing(path):
-        _remove(temporary)
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         result = (_encode_frames if profile.is_sequence else _encode_file)(temporary, clips, profile, source)
         with writing(path):
-            if path.is_dir():
-                shutil.rmtree(path)
-            temporary.replace(path)
+            _put_in_place(temporary, path)
             sync(path.parent)
     except BaseException:
         _remove(temporary)
         raise
     return result
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a file or a folder; a folder that is there is moved away first, as it cannot be replaced."""
+    while True:
+        try:
+            temporary.replace(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR):
+                raise
+        else:
+            return
+        old = temporary.with_suffix(".old")
+        with suppress(FileNotFoundError):  # another process was quicker
+            path.replace(old)
+        _remove(old)
 
 
 def _encode_file(path: Path, clips: Iterable[Clip], profile: Profile, source: Source) -> EncodeResult:
