@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import warnings
@@ -12,6 +11,8 @@ import click
 from restore import __version__
 from restore.cli.evaluate import evaluate
 from restore.cli.films import bench, compare, inspect, run
+from restore.cli.job import job, status
+from restore.cli.logs import set_up
 from restore.cli.training import train
 from restore.cli.weights import weights
 from restore.errors import RestoreError
@@ -22,12 +23,13 @@ _DEBUG = "RESTORE_DEBUG"
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="restore")
 @click.option("-v", "--verbose", is_flag=True, help="Say more about what is done.")
-def cli(verbose: bool) -> None:
+@click.option("--json-log", is_flag=True, help="Log as JSON lines, for machines.")
+def cli(verbose: bool, json_log: bool) -> None:
     """Give old films and photographs colour, without harming the original."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+    set_up(verbose=verbose, as_json=json_log)
 
 
-for _command in (run, inspect, compare, weights, train, evaluate, bench):
+for _command in (run, job, status, inspect, compare, weights, train, evaluate, bench):
     cli.add_command(_command)
 
 

@@ -1,0 +1,178 @@
+"""Settings of a scheduled job, as read from its YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from restore import weights
+from restore.colorize.neural import Neural
+from restore.config import settings_hash
+from restore.errors import ConfigError
+from restore.generators import Precision
+from restore.output.profiles import Profile, load_profile
+from restore.setup import Options, stages_for
+from restore.yaml12 import Loader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobConfig:
+    """Everything that decides a job: what goes in, how it is restored, where it goes, and how much at once."""
+
+    inputs: tuple[str, ...]
+    """Globs (``scans/**/*.mov``), files, folders or prefixes, on this machine or with a scheme (``s3://...``)."""
+    output: str
+    """Root of the results: a folder or a prefix. What is below an input's fixed part is mirrored below it."""
+    include: tuple[str, ...] = ()
+    """Patterns of names below the input's fixed part, of which one must match; films and stills by suffix if empty."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of which none may match."""
+    pipeline: str | None = None
+    profile: str = "access"
+    weights: str | None = None
+    device: str | None = None
+    precision: Precision | None = None
+    batch: int | None = None
+    render_factor: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    """``stage.field: value``, as in ``smooth.radius: 2``."""
+    overwrite: bool = False
+    """Replace files that are no results of this job's sources."""
+    executor: int | str = 1
+    """Worker processes a film (a number), the address of a Dask scheduler, or an executor: a name or a YAML file."""
+    films: int = 1
+    """Sources worked on at once, each in a process of its own."""
+    retries: int = 2
+    """How often a source is tried again after an error that may pass; a damaged source is not."""
+    backoff_seconds: float = 30.0
+    """Wait before the first retry; doubled for each further one."""
+    minutes: float | None = None
+    """Time limit of the job; the next run continues."""
+    film_minutes: float | None = None
+    """Time limit of one source, without waiting; a longer one has failed, and the next run continues it."""
+    settle_seconds: float = 10.0
+    """Watching: a file is complete if it has not changed for this long and can be opened."""
+    scratch: Path | None = None
+    """Folder for what is fetched from or put into an object store; below the system's temporary folder if None."""
+    reports: int = 30
+    """Reports and logs of earlier runs that are kept."""
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say."""
+        if not self.inputs or not self.output:
+            raise ConfigError("inputs and output must not be empty")
+        for name in ("films", "reports"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}")
+        for name in ("retries", "backoff_seconds", "settle_seconds"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, found {getattr(self, name)}")
+        for name in ("minutes", "film_minutes"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ConfigError(f"{name} must be positive, found {value}")
+
+    def options(self) -> Options:
+        """Return what a run takes."""
+        names = ("pipeline", "profile", "weights", "device", "precision", "batch", "render_factor")
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if isinstance(self.executor, int):
+            chosen["workers"] = self.executor
+        else:
+            chosen["dask" if "://" in self.executor else "executor"] = self.executor
+        settings = tuple(f"{name}={json.dumps(value)}" for name, value in self.settings.items())
+        return Options(settings=settings, overwrite=True, **chosen)
+
+    def loaded_profile(self) -> Profile:
+        """Read the profile of the films.
+
+        Raises:
+            ConfigError: It is unknown, or writes numbered frames.
+        """
+        profile = load_profile(self.profile)
+        if profile.is_sequence:
+            raise ConfigError("profile: a job writes files, not numbered frames; use `restore run` for a sequence")
+        return profile
+
+    def key(self, *, still: bool) -> str:
+        """Return the hash of everything that was chosen about a result: stages, settings, weights and profile.
+
+        Versions of libraries and the device do not count: an upgrade does not restore an archive again.
+
+        Raises:
+            RestoreError: The pipeline, the profile, the weights or a setting is wrong.
+        """
+        stages = stages_for("still" if still else "film", self.options())
+        neural = [stage for stage in stages if isinstance(stage, Neural)]
+        hashes = [weights.sha256_of(weights.find(stage.weights).path) for stage in neural]
+        chosen = [replace(stage, device="") if isinstance(stage, Neural) else stage for stage in stages]
+        return settings_hash(chosen, None if still else dataclasses.asdict(self.loaded_profile()), hashes)
+
+
+def load(path: Path) -> JobConfig:
+    """Read a job's configuration; relative paths in it are relative to its folder, wherever the job is started.
+
+    Raises:
+        ConfigError: The file is missing or not YAML, a key is unknown, or a value has the wrong type.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected settings as 'name: value' lines, found {type(values).__name__}")
+    _check_names(values, path)
+    if isinstance(values.get("inputs"), str):
+        values["inputs"] = [values["inputs"]]
+    try:
+        config = TypeAdapter(JobConfig).validate_json(json.dumps(values), strict=True)
+    except (ValidationError, TypeError) as error:
+        raise ConfigError(f"{path}: {_problem(error)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return _anchored(config, path.absolute().parent)
+
+
+def _problem(error: ValidationError | TypeError) -> str:
+    if isinstance(error, TypeError):
+        return f"values must be text, numbers, lists or mappings ({error})"
+    return "; ".join(f"{item['loc'][0]}: {item['msg']} (found {item['input']!r})" for item in error.errors())
+
+
+def _check_names(values: dict[str, Any], path: Path) -> None:
+    known = [one.name for one in dataclasses.fields(JobConfig)]
+    for name in values:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ";"
+            raise ConfigError(f"{path}: unknown setting {name!r}{hint} known are {', '.join(known)}")
+    if missing := [name for name in ("inputs", "output") if name not in values]:
+        raise ConfigError(f"{path}: {' and '.join(missing)} must be given")
+
+
+def _anchored(config: JobConfig, folder: Path) -> JobConfig:
+    """Make paths absolute; names of shipped files, registered weights and addresses stay."""
+
+    def path(text: str) -> str:
+        return text if "://" in text else str(folder / Path(text).expanduser())
+
+    def file(text: str | None) -> str | None:
+        return path(text) if text and (folder / text).is_file() else text
+
+    executor = config.executor
+    return replace(
+        config,
+        inputs=tuple(path(text) for text in config.inputs),
+        output=path(config.output),
+        pipeline=file(config.pipeline),
+        profile=file(config.profile) or config.profile,
+        weights=file(config.weights),
+        executor=(file(executor) or executor) if isinstance(executor, str) else executor,
+        scratch=Path(path(str(config.scratch))) if config.scratch else None,
+    )

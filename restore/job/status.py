@@ -1,0 +1,185 @@
+"""Say how a job, an output root or one result stands, from what lies there alone; changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from restore.errors import MediaError
+from restore.job.config import JobConfig, load
+from restore.job.find import find
+from restore.job.journal import FOLDER
+from restore.job.record import read_record
+from restore.lease import holder_of
+from restore.storage import Place, place
+
+
+@dataclass(frozen=True)
+class FilmStatus:
+    """One source or result."""
+
+    name: str
+    state: str
+    """``done``, ``running``, ``failed``, ``interrupted``, ``waiting`` or ``elsewhere``."""
+    frames: int = 0
+    total_frames: int | None = None
+    parts: int | None = None
+    total_parts: int | None = None
+    note: str | None = None
+    """The error, or who works on it."""
+
+
+_NOTHING = FilmStatus("", "interrupted")
+
+
+@dataclass(frozen=True)
+class Status:
+    """How something stands."""
+
+    target: str
+    running: str | None
+    """Who runs the job now."""
+    last_run: dict[str, Any] | None
+    """Start, end and exit code of the job's last run, which may be going on."""
+    films: list[FilmStatus] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many are in which state."""
+        return dict(sorted(Counter(film.state for film in self.films).items()))
+
+    def json(self) -> str:
+        """Return it for programs."""
+        return json.dumps({**asdict(self), "counts": self.counts}, indent=1, ensure_ascii=False)
+
+    def text(self) -> str:
+        """Return it for people: what is done is only counted, unless it is all there is."""
+        lines = [f"job: running ({self.running})" if self.running else _told(self.last_run)]
+        shown = [film for film in self.films if film.state != "done"]
+        lines += [_line(film) for film in (shown or self.films if len(self.films) == 1 else shown)]
+        lines.append(", ".join(f"{number} {state}" for state, number in self.counts.items()) or "nothing found")
+        return "\n".join(line for line in lines if line)
+
+
+def status(target: Path | str) -> Status:
+    """Look at a job by its configuration or its output root, or at one result or its work folder.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+        MediaError: There is nothing of that name.
+    """
+    if Path(target).suffix in (".yaml", ".yml"):
+        config = load(Path(target))
+        return _of_root(place(config.output), str(target), config)
+    text = str(target).removesuffix("/").removesuffix(".restore")
+    if "://" not in text and (Path(f"{text}.restore").is_dir() or Path(text).is_file()):
+        return Status(text, None, None, [_of_result(Path(text))])
+    if not (place(text).is_folder() or (place(text) / FOLDER / "report.json").stat()):
+        raise MediaError("there is no result, work folder, output root or configuration of this name", text)
+    return _of_root(place(text), text, None)
+
+
+def _of_root(root: Place, target: str, config: JobConfig | None) -> Status:
+    holder = holder_of(root / FOLDER / "lease")
+    report = _report(root)
+    films: dict[str, FilmStatus] = {}
+    for entry in report.pop("films", []):
+        films[entry["output"]] = _of_entry(entry, alive=holder is not None)
+    if root.is_local:
+        for output in _outputs(root.path):
+            # what lies there now is newer than the report
+            if films.get(str(output), _NOTHING).state not in ("failed", "elsewhere") or _work(output).is_dir():
+                films[str(output)] = _of_result(output, films.get(str(output), _NOTHING))
+    for item in find(config)[0] if config else ():
+        name = str(root / item.output)
+        films.setdefault(name, FilmStatus(name, "waiting"))
+    return Status(target, str(holder) if holder else None, report or None, sorted(films.values(), key=lambda f: f.name))
+
+
+def _report(root: Place) -> dict[str, Any]:
+    try:
+        content = json.loads((root / FOLDER / "report.json").read_if_there() or b"{}")
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _of_entry(entry: dict[str, Any], *, alive: bool) -> FilmStatus:
+    state = {"skipped": "done"}.get(entry["state"], entry["state"])
+    if state == "running" and not alive:
+        state = "interrupted"
+    return FilmStatus(
+        entry["output"], state, entry["frames"], entry["total_frames"], entry["parts"], note=entry["error"]
+    )
+
+
+def _outputs(root: Path) -> Iterator[Path]:
+    """Find what has a work folder or a record below a root."""
+    for here, folders, files in os.walk(root):
+        folder = Path(here)
+        yield from (folder / name.removesuffix(".restore") for name in folders if name.endswith(".restore"))
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and not name.endswith((".restore", ".lease"))
+        ]
+        for name in files:
+            if name.endswith(".json") and not name.startswith(".") and name.removesuffix(".json") in files:
+                yield folder / name.removesuffix(".json")
+
+
+def _of_result(output: Path, told: FilmStatus = _NOTHING) -> FilmStatus:
+    """Look at one result: its work folder if there is one, else its record."""
+    work = _work(output)
+    if work.is_dir():
+        return _of_work(output, work, told)
+    record = read_record(place(output)) or {}
+    frames = record.get("frames")
+    return FilmStatus(str(output), "done", frames or 0, frames, record.get("parts"), record.get("parts"))
+
+
+def _of_work(output: Path, work: Path, told: FilmStatus) -> FilmStatus:
+    holder = holder_of(place(work) / "lease")
+    plan = _json(work / "plan.json")
+    records = [_json(path) for path in sorted((work / "parts").glob("*.json"))]
+    done = [record for record in records if record.get("key") == plan.get("key")]
+    first, stop = plan.get("frames") or (0, 0)
+    return FilmStatus(
+        name=str(output),
+        state="running" if holder else told.state if told.state == "failed" else "interrupted",
+        frames=sum(record["stop"] - record["first"] for record in done),
+        total_frames=(stop - first) or None,
+        parts=len(done),
+        total_parts=len(plan.get("parts") or ()) or None,
+        note=str(holder) if holder else told.note,
+    )
+
+
+def _work(output: Path) -> Path:
+    return output.with_name(f"{output.name}.restore")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Read what another process may be writing or removing."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _told(run: dict[str, Any] | None) -> str:
+    if run is None:
+        return ""
+    if run["exit_code"] is None:
+        return f"job: not running; its run of {run['started']} died"
+    return f"job: not running; its last run ended {run['finished']} with exit code {run['exit_code']}"
+
+
+def _line(film: FilmStatus) -> str:
+    share = f", {film.frames} of {film.total_frames} frames" if film.total_frames else ""
+    parts = f", {film.parts} of {film.total_parts} parts" if film.total_parts else ""
+    return f"{film.state}: {film.name}{share}{parts}" + (f" ({film.note})" if film.note else "")
