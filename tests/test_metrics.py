@@ -4,8 +4,21 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from restore.metrics import colorfulness, farneback, mean_chroma, occluded, warp, warp_error
+from restore.metrics import (
+    WarpError,
+    colorfulness,
+    farneback,
+    jensen_shannon,
+    mean_chroma,
+    occluded,
+    psnr,
+    ssim,
+    warp,
+    warp_error,
+)
 
 
 def texture(height: int, width: int, seed: int = 0) -> NDArray[np.float32]:
@@ -92,3 +105,54 @@ def test_mean_chroma_is_the_mean_distance_from_grey() -> None:
 )
 def test_colourfulness_is_as_worked_out_by_hand(pixels: list[tuple[int, int, int]], expected: float) -> None:
     assert colorfulness(np.array([pixels], np.uint8)) == pytest.approx(expected)
+
+
+def pictures(seed: int, noise: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Make a colourful picture of odd size, and a noisy one of it."""
+    rng = np.random.default_rng(seed)
+    smooth = np.stack([texture(56, 64, seed + channel)[:51, :61] for channel in range(3)], -1)
+    one = np.clip(128 + 40 * smooth, 0, 255).astype(np.uint8)
+    return one, np.clip(one + rng.normal(0, noise, one.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("noise", [2.0, 20.0, 90.0])
+def test_psnr_and_ssim_are_those_of_scikit_image(noise: float) -> None:
+    one, two = pictures(1, noise)
+    assert psnr(one, two) == pytest.approx(peak_signal_noise_ratio(one, two))  # type: ignore[no-untyped-call]
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    expected = structural_similarity(one, two, data_range=255, channel_axis=2, **window)  # type: ignore[no-untyped-call]
+    assert ssim(one, two) == pytest.approx(expected, abs=1e-4)  # float32 here
+
+
+def test_a_picture_is_like_itself() -> None:
+    one, _ = pictures(2, 0)
+    assert psnr(one, one) == pytest.approx(100)
+    assert ssim(one, one) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("shape", [(10, 30, 3), (30, 31, 3)])
+def test_ssim_refuses_pictures_that_it_is_not_defined_for(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="SSIM needs two pictures of one size, at least 11x11"):
+        ssim(np.zeros((*shape[:2], 3), np.uint8), np.zeros((shape[0], 30, 3), np.uint8))
+
+
+def test_the_jensen_shannon_divergence_is_that_of_scipy_and_at_most_log_2() -> None:
+    rng = np.random.default_rng(0)
+    one, two = rng.random((2, 256)) * (rng.random((2, 256)) > 0.3)
+    one, two = one / one.sum(), two / two.sum()
+    assert jensen_shannon(one, two) == pytest.approx(jensenshannon(one, two) ** 2)
+    assert jensen_shannon(one, one) == 0
+    assert jensen_shannon(np.array([1.0, 0]), np.array([0, 1.0])) == pytest.approx(np.log(2))
+
+
+def test_several_colourings_are_measured_at_once_and_never_across_a_cut() -> None:
+    ab, luma = moving(4)
+    error = WarpError()
+    for place in range(4):
+        if place == 2:
+            error.cut()
+        error.add(luma[place], [ab[place], ab[0]])
+    one, still = error.values
+    first, second = (warp_error(ab[span], luma[span]) for span in (slice(0, 2), slice(2, 4)))
+    assert min(first, second) <= one <= max(first, second)
+    assert still > 2 > one
