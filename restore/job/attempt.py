@@ -172,11 +172,11 @@ def _film(source: Path, local: Path, workers: Workers, progress: Progress) -> tu
     return outcome, read_record(place(local)) or {}
 
 
-def _other_film(folder: Path, fingerprint: str) -> bool:
+def _other_film(folder: Place, fingerprint: str) -> bool:
     """Tell whether a work folder is of what the source was before it changed."""
     try:
-        return bool(json.loads((folder / "plan.json").read_text())["fingerprint"] != fingerprint)
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(json.loads((folder / "plan.json").read_bytes())["fingerprint"] != fingerprint)
+    except (MediaError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -26,7 +26,7 @@ from restore.setup import Options
 
 _EVERY_SECONDS = 0.5
 """Between two messages about one phase."""
-_GRACE_SECONDS = 5
+_GRACE_SECONDS = 3
 """For a process to put things down after it was told to stop."""
 
 
@@ -102,7 +102,9 @@ def serve(pipe: Connection, config: JobConfig) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     send = _Sender(pipe)
-    logging.basicConfig(level=logging.INFO, handlers=[QueueHandler(send)], force=True)  # type: ignore[arg-type]
+    log = logging.getLogger()
+    log.handlers[:] = [QueueHandler(send)]  # type: ignore[arg-type]
+    log.setLevel(logging.INFO)
     crew = _Crew(config.options())
     try:
         while True:

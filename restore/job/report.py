@@ -98,8 +98,9 @@ class RunReport:
         for entry in sorted(self.entries.values(), key=_by_urgency):
             if entry.error:
                 yield f"{entry.state}: {redacted(entry.error)}"
-        counts = ", ".join(f"{number} {state}" for state, number in self.counts.items()) or "nothing to do"
-        yield f"{self.output}: {counts}" + (f"; {redacted(self.note)}" if self.note else "")
+        counts = [f"{number} {state}" for state, number in self.counts.items()]
+        told = "; ".join(filter(None, (", ".join(counts), self.note))) or "nothing to do"
+        yield f"{self.output}: {redacted(told)}"
 
     def json(self) -> str:
         """Return the report for programs."""

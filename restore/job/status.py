@@ -142,7 +142,7 @@ def _of_result(output: Path, told: FilmStatus = _NOTHING) -> FilmStatus:
 
 
 def _of_work(output: Path, work: Path, told: FilmStatus) -> FilmStatus:
-    holder = holder_of(place(work) / "lease")
+    holder = holder_of(place(f"{output}.lease")) or holder_of(place(work) / "lease")
     plan = _json(work / "plan.json")
     records = [_json(path) for path in sorted((work / "parts").glob("*.json"))]
     done = [record for record in records if record.get("key") == plan.get("key")]
