@@ -6,11 +6,9 @@
 
 __version__ = "0.1.0"
 
-import os
+import restore.allocator
 
-# Fresh tensors of many megabytes on huge pages: without, a CPU spends a sixth of a large generator's time on page
-# faults. torch reads this at its first allocation, so it stands before all imports of it; a user's own value wins.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+restore.allocator.settle()  # before the imports of torch
 
 from restore.errors import ConfigError, MediaError, RestoreError, StageError, WeightsError
 from restore.inspection import Inspection, inspect
