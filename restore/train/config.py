@@ -224,7 +224,8 @@ class TrainConfig:
     @property
     def record(self) -> dict[str, Any]:
         """The settings for the record of the weights: all but the places on this machine."""
-        return {key: value for key, value in self.to_dict().items() if key not in _PATHS}
+        named = {"start": Path(self.start).name, "feature_weights": self.feature_weights and self.feature_weights.name}
+        return {key: value for key, value in (self.to_dict() | named).items() if key not in _PATHS}
 
 
 def load(path: Path) -> TrainConfig:
