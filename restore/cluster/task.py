@@ -17,11 +17,11 @@ from restore import weights
 from restore.colorize.neural import Neural, devices_of
 from restore.errors import ClusterError, RestoreError
 from restore.machine import Machine, this_machine
-from restore.output.disk import writing
 from restore.part import Job, PartRecord, finished
 from restore.plan import Part
 from restore.source.numbered import numbered
 from restore.source.probe import fingerprint
+from restore.storage import Place, place
 
 TOPIC = "restore-parts"
 """Where workers say which part they begin; one for all runs, as schedulers keep topics for ever."""
@@ -69,14 +69,12 @@ def order_for(work: Work, run: str, machine: Machine) -> Order:
 
 def write_token(job: Job, order: Order) -> None:
     """Put a file into the work folder that every worker must see."""
-    path = job.folder / order.token
-    with writing(path):
-        path.write_text(order.run)
+    (place(job.folder) / order.token).write_bytes(order.run.encode())
 
 
 def remove_token(job: Job, order: Order) -> None:
     """Remove the file again."""
-    (job.folder / order.token).unlink(missing_ok=True)
+    (place(job.folder) / order.token).remove()
 
 
 def work_on(part: Part, work: Work, order: Order) -> PartRecord:
@@ -104,7 +102,7 @@ def _check_once(order: Order, job: Job, name: str) -> None:
             return
         try:
             _check_machine(order.machine, job)
-            _check_folder(job.folder / order.token, order.run)
+            _check_folder(place(job.folder), order)
             _check_source(job)
             _check_weights(order)
         except RestoreError as error:
@@ -138,18 +136,12 @@ def check_versions(wanted: Machine, found: Machine) -> None:
         raise ClusterError(f"{', '.join(wrong)}; install the same versions there as here, as results would differ")
 
 
-def _check_folder(token: Path, content: str) -> None:
+def _check_folder(folder: Place, order: Order) -> None:
     deadline = time.monotonic() + VISIBLE_SECONDS
-    while True:
-        try:
-            if token.read_text() == content:
-                return
-            reason = "its content is another"
-        except OSError as error:
-            reason = str(error.strerror)
+    while (folder / order.token).read_if_there() != order.run.encode():
         if time.monotonic() > deadline:
             raise ClusterError(
-                f"does not see the work folder {token.parent} ({reason}: {token.name}); "
+                f"does not see the work folder {folder} (there is no {order.token}); "
                 "put the output into a folder that all machines share under the same path"
             )
         time.sleep(0.2)
