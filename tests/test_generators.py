@@ -86,12 +86,12 @@ def test_every_generator_is_built_by_name_and_gives_ab_of_grey(name: str) -> Non
 
 
 def test_an_unknown_generator_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(ConfigError, match="unknown generator 'deoldify'; known: compact, deoldify_deep"):
+    with pytest.raises(ConfigError, match="unknown generator 'deoldify'; known: cnn, compact, deoldify_deep"):
         build("deoldify")
 
 
 def test_an_unknown_setting_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(ConfigError, match="eccv16 has no setting 'depth'; it has: width"):
+    with pytest.raises(ConfigError, match="eccv16 has no setting 'depth'; it has: width, temperature"):
         build("eccv16", depth=3)
 
 
@@ -124,7 +124,7 @@ def test_a_file_without_a_record_is_recognised_by_its_keys(generator: str, setti
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     save_file({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
-    with pytest.raises(WeightsError, match=r"none of the generators \(compact, .*; its first key is fc.weight"):
+    with pytest.raises(WeightsError, match=r"none of the generators \(cnn, compact, .*; its first key is fc.weight"):
         load(tmp_path / "other.safetensors")
 
 

@@ -22,23 +22,27 @@ from torch import Tensor
 
 from restore import weights
 from restore.errors import ConfigError, WeightsError
+from restore.generators.cnn import Cnn
 from restore.generators.compact import Compact
 from restore.generators.deoldify import DeOldifyDeep, DeOldifyWide
 from restore.generators.eccv16 import Eccv16
 from restore.generators.fold import PACKS, cast, fold, pack
+from restore.generators.pix2pix import Pix2Pix
 
 __all__ = ["GENERATORS", "Generator", "Loaded", "Precision", "build", "load", "load_state", "read"]
 
 logger = logging.getLogger(__name__)
 
-Generator = Compact | DeOldifyDeep | DeOldifyWide | Eccv16
+Generator = Cnn | Compact | DeOldifyDeep | DeOldifyWide | Eccv16 | Pix2Pix
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 GENERATORS: dict[str, type[Generator]] = {
+    "cnn": Cnn,
     "compact": Compact,
     "deoldify_deep": DeOldifyDeep,
     "deoldify_wide": DeOldifyWide,
     "eccv16": Eccv16,
+    "pix2pix": Pix2Pix,
 }
 
 _TELLING = {
@@ -46,6 +50,8 @@ _TELLING = {
     "layers.4.conv.0.weight_orig": "deoldify_wide",
     "model_out.weight": "eccv16",
     "encoder._conv_stem.weight": "compact",
+    "down.0.0.weight": "pix2pix",
+    "body.0.weight": "cnn",
 }
 """A key that only one generator has."""
 

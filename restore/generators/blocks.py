@@ -37,7 +37,9 @@ class SpectralConv2d(nn.Conv2d):
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int = 3, bias: bool = False) -> None:
         super().__init__(channels_in, channels_out, kernel, padding=kernel // 2, bias=bias)
-        weight = self.weight.detach()
+        weight = nn.init.kaiming_normal_(self.weight.detach())
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
         del self.weight
         self.weight_orig = nn.Parameter(weight)
         self.register_buffer("weight_u", F.normalize(torch.randn(channels_out, device=weight.device), dim=0))
@@ -61,7 +63,7 @@ class SpectralConv1d(nn.Conv1d):
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, 1, bias=False)
-        weight = self.weight.detach()
+        weight = nn.init.kaiming_normal_(self.weight.detach())
         del self.weight
         self.weight_orig = nn.Parameter(weight)
         self.register_buffer("weight_u", F.normalize(torch.randn(channels_out, device=weight.device), dim=0))
@@ -80,12 +82,16 @@ class SpectralConv1d(nn.Conv1d):
 class WeightNormConv2d(nn.Conv2d):
     """A 1x1 convolution whose weight is a direction `weight_v` times a length `weight_g`, one an output channel.
 
+    It is for a pixel shuffle of 2, so its output channels are a multiple of 4.
+
     Keys: bias, weight_g, weight_v. Source: Salimans and Kingma, Weight Normalization, 2016, equation 2.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, 1)
-        weight = self.weight.detach()
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+        weight = _equal_subpixels(self.weight.detach())
         del self.weight
         self.weight_g = nn.Parameter(torch.linalg.vector_norm(weight, dim=(1, 2, 3), keepdim=True))
         self.weight_v = nn.Parameter(weight)
@@ -141,9 +147,19 @@ def blur(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2, stride=1, padding=1, count_include_pad=False)[..., :-1, :-1]
 
 
+def _equal_subpixels(weight: Tensor) -> Tensor:
+    """Draw weights of a convolution before a pixel shuffle, in place: the four sub-pixels start equal.
+
+    Source: Aitken et al., Checkerboard artifact free sub-pixel convolution, 2017 (ICNR).
+    """
+    start = nn.init.kaiming_normal_(torch.empty_like(weight[::4]))
+    return weight.copy_(start.repeat_interleave(4, 0))
+
+
 def spectral_shuffle(channels_in: int, channels_out: int) -> PixelShuffle:
     """Return the up-sampling of a U-Net block: spectral norm, then batch norm."""
     conv = SpectralConv2d(channels_in, 4 * channels_out, 1)
+    _equal_subpixels(conv.weight_orig.detach())
     return PixelShuffle(nn.Sequential(conv, nn.BatchNorm2d(4 * channels_out)))
 
 

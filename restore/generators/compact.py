@@ -1,6 +1,6 @@
 """The default generator: small enough for a CPU and to ship.
 
-An EfficientNet-Lite0 encoder, a U-Net decoder with self-attention at 1/16, and for every second pixel a
+An EfficientNet-Lite encoder, a U-Net decoder with self-attention at 1/16, and for every second pixel a
 distribution over colours (bins of the ab plane) instead of one colour. What a thing can be coloured is
 often ambiguous, and the mean of two plausible colours is grey; the annealed mean of a distribution is not.
 
@@ -25,6 +25,13 @@ GREY_MEAN, GREY_STD = 0.449, 0.226
 
 STRIDE = 32
 """Sizes must be multiples of this."""
+
+_DECODERS = {
+    "lite0": ((128, 192), (96, 128), (64, 80), (40, 48)),
+    "lite1": ((128, 192), (96, 128), (64, 80), (40, 48)),
+    "lite2": ((256, 384), (192, 288), (128, 192), (80, 96)),
+}
+"""By encoder, channels at 1/16, 1/8, 1/4 and 1/2 size: of what is doubled, and after joining the encoder's."""
 
 
 class ConvNorm(nn.Sequential):
@@ -105,7 +112,14 @@ class Compact(nn.Module):
 
     bins: Tensor
 
-    def __init__(self, pixels: int = 256, bins: int = 96, temperature: float = 0.7, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        pixels: int = 256,
+        bins: int = 96,
+        temperature: float = 0.7,
+        dropout: float = 0.0,
+        encoder: str = "lite0",
+    ) -> None:
         """Build the network with random weights.
 
         Args:
@@ -113,18 +127,23 @@ class Compact(nn.Module):
             bins: Number of colours in the palette.
             temperature: See the class.
             dropout: Share of the deepest feature maps dropped in training.
+            encoder: Variant of EfficientNet-Lite; the decoder's widths follow it. `lite2` is for GPUs.
+
+        Raises:
+            ConfigError: There is no such variant.
         """
         super().__init__()
         self.pixels, self.temperature = pixels, temperature
-        self.encoder = EfficientNetLite()
+        self.encoder = EfficientNetLite(encoder)
         s2, s4, s8, s16, s32 = self.encoder.channels
+        (_, wide16), (_, wide8), (_, wide4), (_, wide2) = widths = _DECODERS[encoder]
         self.drop = nn.Dropout2d(dropout)
-        self.up16 = Up(s32, s16, 128, 192)
-        self.attention = SelfAttention(192)
-        self.up8 = Up(192, s8, 96, 128)
-        self.up4 = Up(128, s4, 64, 80)
-        self.up2 = Up(80, s2, 40, 48)
-        self.head = nn.Conv2d(48, bins, 1)
+        self.up16 = Up(s32, s16, *widths[0])
+        self.attention = SelfAttention(wide16)
+        self.up8 = Up(wide16, s8, *widths[1])
+        self.up4 = Up(wide8, s4, *widths[2])
+        self.up2 = Up(wide4, s2, *widths[3])
+        self.head = nn.Conv2d(wide2, bins, 1)
         self.register_buffer("bins", torch.zeros(bins, 2))
 
     def size(self, height: int, width: int) -> tuple[int, int]:

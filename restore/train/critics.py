@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from restore.generators.blocks import SelfAttention
 from restore.generators.deoldify import MEAN, STD
+from restore.generators.pix2pix import start_narrow
 
 
 class NoGanCritic(nn.Module):
@@ -93,15 +94,6 @@ def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
 def generator_loss(fake: Tensor) -> Tensor:
     """Return how little the critic takes renders for photographs, a scalar, for the renders' logits."""
     return _against(fake, 1.0)
-
-
-def start_narrow(network: nn.Module) -> None:
-    """Draw weights from N(0, 0.02), and the gains of norms from N(1, 0.02), as Isola et al. 2017 do; biases are 0."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
-            nn.init.normal_(module.weight, float(isinstance(module, nn.BatchNorm2d)), 0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 def _against(logits: Tensor, label: float) -> Tensor:
