@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
@@ -17,21 +15,27 @@ from typing import Protocol
 
 from restore import reel as reels
 from restore.config import dump_pipeline
-from restore.errors import MediaError, StageError
+from restore.errors import ConfigError, MediaError, StageError
+from restore.lease import Lease, LeaseHeld, lease
 from restore.output.encode import check_profile
-from restore.output.join import PartFile, join
+from restore.output.join import Local, PartFile, join
 from restore.output.profiles import Profile
 from restore.output.streams import check_container
-from restore.part import Job, PartRecord, finished, process, write_json
+from restore.part import Job, PartRecord, finished_parts, process, write_json
 from restore.plan import Part, parts_of, shots_of
 from restore.reel import Reel
+from restore.scratch import fetched_ahead, local_source, work_folder
 from restore.source.probe import Source
 from restore.stage import Stage
+from restore.storage import Place
 
 log = logging.getLogger(__name__)
 
 PART_SECONDS = 15
 """Length of a part of a long shot, or of the short shots that share one."""
+
+_LEASE = "lease"
+"""The folder in the work folder that says who works on the film."""
 
 
 class Map(Protocol):
@@ -41,8 +45,8 @@ class Map(Protocol):
 
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with a phase (``scan``, ``restore``, ``join``), what is done of it, and its total if that is known; where others
-work, before ``restore`` with ``parts``."""
+"""Called with a phase (``scan``, ``restore``, ``join``), what is done of it, and its total if that is known; where
+others work, before ``restore`` with ``parts``."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Film:
     """A film to be restored, with everything that decides its output."""
 
     source: Source
-    output: Path
+    """Its path may be the URL of a file in an object store."""
+    output: Place
     stages: tuple[Stage, ...]
     profile: Profile
     versions: dict[str, str]
@@ -63,18 +68,27 @@ class Film:
     """Frames of a part; `PART_SECONDS` if None."""
     chunk: int = 16
     threads: int = 0
+    scratch: Path | None = None
+    """Where each machine keeps what it fetches from an object store; its folder for temporary files if None."""
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """The work folder, beside the output."""
-        return self.output.with_name(f"{self.output.name}.restore")
+        return self.output.parent / f"{self.output.name}.restore"
+
+    @property
+    def job(self) -> Job:
+        """What its parts have in common."""
+        return Job(
+            self.source, self.stages, self.profile, self.folder, self.key, self.chunk, self.threads, self.scratch
+        )
 
 
 @dataclass(frozen=True)
 class FilmReport:
     """What became of a film."""
 
-    output: Path
+    output: Place
     frames: int
     parts: int
     resumed_parts: int
@@ -101,28 +115,29 @@ def restore_film(
         RestoreError: Something a user can set right. The work folder stays, so the next run continues.
     """
     began = time.monotonic()
-    check_container(film.source, film.output, film.profile)
-    check_profile(film.profile, film.source)
-    with _work_folder(film, fresh):
-        reel = _scan(film, progress)
-        for line in remarks(film.source, reel):
-            log.warning("%s: %s", film.source.path, line)
-        parts = _plan(film, reel)
-        job = Job(film.source, film.stages, film.profile, film.folder, film.key, film.chunk, film.threads)
-        done = {part.number: record for part in parts if (record := finished(part, job=job))}
-        resumed = len(done)
-        if resumed:
-            log.info("%s: %d of %d parts are done", film.output, resumed, len(parts))
-        missing = [part for part in parts if part.number not in done]
-        for record in _execute(missing, parts, job, execute, progress):
-            done[record.number] = record
-        if lost := [part for part in parts if part.number not in done]:
-            raise StageError("no worker finished this part", "part", (lost[0].first, lost[0].stop - 1))
-        _join(film, reel, parts, job, progress)
-        records = [done[part.number] for part in parts]
-    shutil.rmtree(film.folder)
-    frames = sum(record.frames for record in records)
-    mean_chroma = sum(record.mean_chroma * record.frames for record in records) / frames
+    with local_source(film.source, film.scratch, keep=False) as source:
+        _check(film, source)
+        with _held(film) as held:
+            if fresh:
+                _clear(film.folder)
+            reel = _scan(film, source, progress)
+            for line in remarks(source, reel):
+                log.warning("%s: %s", film.source.path, line)
+            parts = _plan(film, reel)
+            done = finished_parts(parts, job=film.job)
+            if resumed := len(done):
+                log.info("%s: %d of %d parts are done", film.output, resumed, len(parts))
+            missing = [part for part in parts if part.number not in done]
+            for record in _execute(missing, parts, film.job, execute, progress):
+                held.check()
+                done[record.number] = record
+            if lost := [part for part in parts if part.number not in done]:
+                raise StageError("no worker finished this part", "part", (lost[0].first, lost[0].stop - 1))
+            _join(film, source, reel, parts, held, progress)
+            _clear(film.folder)
+    film.folder.remove_empty()
+    frames = sum(record.frames for record in done.values())
+    mean_chroma = sum(record.mean_chroma * record.frames for record in done.values()) / frames
     report = FilmReport(
         film.output, frames, len(parts), resumed, round(time.monotonic() - began, 2), round(mean_chroma, 2)
     )
@@ -166,39 +181,46 @@ def _execute(
     yield from map(partial(process, job=job, progress=count), missing)
 
 
+def _check(film: Film, source: Source) -> None:
+    """Refuse what cannot be written, before work starts."""
+    if film.profile.is_sequence and not film.output.is_local:
+        message = "numbered frames are written to a folder, not to an object store; name a folder or a film"
+        raise ConfigError(f"{film.output}: {message}")
+    check_container(source, film.output, film.profile)
+    check_profile(film.profile, source)
+
+
 @contextmanager
-def _work_folder(film: Film, fresh: bool) -> Iterator[None]:
-    """Make the work folder and hold it, so that two runs never write the same output."""
-    folder = film.folder
-    try:
-        if fresh and folder.exists():
-            shutil.rmtree(folder)
-        (folder / "parts").mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise MediaError(f"cannot make the work folder ({error.strerror})", str(folder)) from error
-    with lock:
+def _held(film: Film) -> Iterator[Lease]:
+    """Hold the work folder, so that two runs never write the same output."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise MediaError(
-                "another run is working on this output; wait for it or stop it", str(film.output)
-            ) from error
-        yield
+            held = stack.enter_context(lease(film.folder / _LEASE))
+        except LeaseHeld as error:
+            message = f"another run is working on this output ({error.holder}); wait for it or stop it"
+            raise LeaseHeld(message, str(film.output), error.holder) from error
+        yield held
 
 
-def _scan(film: Film, progress: Progress | None) -> Reel:
+def _clear(folder: Place) -> None:
+    """Remove what is in a work folder, but for the lease."""
+    for child in folder.children():
+        if child.name != _LEASE:
+            child.remove_tree()
+
+
+def _scan(film: Film, source: Source, progress: Progress | None) -> Reel:
     """Return what one pass over the film finds, from an earlier run if it looked at the same film."""
     notes = {
         "fingerprint": film.source.fingerprint,
         "start": str(film.start_seconds),
         "end": str(film.end_seconds),
     }
-    path = film.folder / "scan.json"
+    file = film.folder / "scan.json"
     try:
-        if json.loads(path.read_text()) == notes:
+        if json.loads(file.read_if_there() or b"null") == notes:
             return reels.load(film.folder)
-    except (OSError, ValueError, MediaError):
+    except (ValueError, MediaError):
         log.debug("%s: no earlier scan to use", film.output)
     seen = 0
 
@@ -209,14 +231,14 @@ def _scan(film: Film, progress: Progress | None) -> Reel:
             progress("scan", seen, film.source.frames)
 
     reel = reels.scan(
-        film.source,
+        source,
         start_seconds=film.start_seconds,
         end_seconds=film.end_seconds,
         threads=film.threads,
         progress=count,
     )
     reels.save(reel, film.folder)
-    write_json(path, notes)
+    write_json(file, notes)
     return reel
 
 
@@ -240,21 +262,35 @@ def _plan(film: Film, reel: Reel) -> tuple[Part, ...]:
     return parts
 
 
-def _join(film: Film, reel: Reel, parts: tuple[Part, ...], job: Job, progress: Progress | None) -> None:
-    files = [
-        PartFile(job.file(part), reel.index.pts[part.first : part.stop], reel.index.duration[part.first : part.stop])
-        for part in parts
-    ]
+def _join(
+    film: Film, source: Source, reel: Reel, parts: tuple[Part, ...], held: Lease, progress: Progress | None
+) -> None:
+    """Join the parts into the output, by way of this machine where the output is in an object store."""
     count = partial(progress, "join") if progress else None
     passage = {}
     if film.start_seconds is not None or film.end_seconds is not None:
         passage = {"start": film.start_seconds, "end": film.end_seconds}
-    join(film.source, files, film.output, film.profile, progress=count, **passage)
+    pts, durations, places = reel.index.pts, reel.index.duration, [film.job.file(part) for part in parts]
+
+    def joined(folder: Path, output: Path, local: Local) -> None:
+        spans = [slice(part.first, part.stop) for part in parts]
+        named = zip(places, spans, strict=True)
+        files = [PartFile(folder / file.name, pts[span], durations[span]) for file, span in named]
+        join(source, files, output, film.profile, progress=count, local=local, **passage)
+
+    held.check()
+    if film.output.is_local:
+        joined(film.job.parts.path, film.output.path, nullcontext)
+        return
+    with work_folder(film.scratch) as folder:
+        with fetched_ahead(places, folder) as local:
+            joined(folder, folder / film.output.name, local)
+        held.check()
+        film.output.put(folder / film.output.name)
 
 
 def _write_report(film: Film, report: FilmReport) -> None:
     """Write beside the output how it was made, so that it can be made again."""
-    path = film.output.with_name(f"{film.output.name}.json")
     content = {
         "source": film.source.path,
         "fingerprint": film.source.fingerprint,
@@ -263,8 +299,9 @@ def _write_report(film: Film, report: FilmReport) -> None:
         "versions": film.versions,
         "assumed": film.source.color.assumed,
         **asdict(report),
+        "output": str(film.output),
     }
     try:
-        write_json(path, content)
-    except OSError as error:
-        raise MediaError(f"the film is done, but not its report ({error.strerror})", str(path)) from error
+        write_json(film.output.parent / f"{film.output.name}.json", content)
+    except MediaError as error:
+        raise MediaError(f"the film is done, but not its report: {error.message}", error.path) from error

@@ -18,7 +18,7 @@ from restore import stills
 from restore.clip import Color
 from restore.errors import ConfigError
 from restore.film import PART_SECONDS, Film, Progress, remarks
-from restore.part import Job, process
+from restore.part import process
 from restore.plan import Part, parts_of, shots_of
 from restore.reel import Reel
 from restore.setup import Options, film_for, stages_for
@@ -169,12 +169,9 @@ def _estimate(film: Film, reel: Reel, scan_seconds: float) -> str:
     shots = shots_of((0, len(reel)), reel.cuts)
     middle = parts_of(shots, TRIAL_FRAMES, (first, stop))
     trial = Part(0, *(middle[len(middle) // 2].first, middle[len(middle) // 2].stop), middle[len(middle) // 2].shots)
-    film.folder.mkdir()
-    (film.folder / "parts").mkdir()
     reels.save(reel, film.folder)
-    job = Job(film.source, film.stages, film.profile, film.folder, film.key, film.chunk, film.threads)
-    process(trial, job=job)
-    rate = len(trial) / process(trial, job=job).seconds
+    process(trial, job=film.job)
+    rate = len(trial) / process(trial, job=film.job).seconds
     seconds = scan_seconds + (stop - first) / rate
     shown = (
         f"{seconds:.0f} s"

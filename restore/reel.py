@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
-from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from restore.shots import ShotDetector
 from restore.source.decode import Index, IndexBuilder, clips, read
 from restore.source.fields import FieldMeter, FieldReport
 from restore.source.probe import Source
+from restore.storage import Place
 
 CONTEXT_SECONDS = 5
 """Film decoded on each side of a passage, so that its frames get the context that they have in the whole film."""
@@ -114,27 +116,31 @@ def has_colour(source: Source, index: Index) -> bool:
     return False
 
 
-def save(reel: Reel, folder: Path) -> None:
+def file_in(folder: Place) -> Place:
+    """Return the file that a reel is saved to."""
+    return folder / "reel.npz"
+
+
+def save(reel: Reel, folder: Place) -> None:
     """Write a reel to `reel.npz` in a folder, whole or not at all."""
-    temporary = folder / "reel.npz.tmp"
     notes = json.dumps({"cuts": reel.cuts, "fields": asdict(reel.fields)})
-    with temporary.open("wb") as file:
-        arrays = {column.name: getattr(reel.index, column.name) for column in fields(Index)}
-        np.savez(file, notes=np.array(notes), **arrays)
-    temporary.replace(folder / "reel.npz")
+    arrays = {column.name: getattr(reel.index, column.name) for column in fields(Index)}
+    file = io.BytesIO()  # 30 bytes a frame
+    np.savez(file, notes=np.array(notes), **arrays)
+    file_in(folder).write_bytes(file.getvalue())
 
 
-def load(folder: Path) -> Reel:
+def load(folder: Place) -> Reel:
     """Read the reel that `save` wrote.
 
     Raises:
         MediaError: The file is missing or damaged.
     """
-    path = folder / "reel.npz"
+    file = file_in(folder)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
             notes = json.loads(str(arrays["notes"]))
             index = Index(**{column.name: arrays[column.name] for column in fields(Index)})
         return Reel(index, tuple(notes["cuts"]), FieldReport(**notes["fields"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MediaError(f"cannot read what the scan found ({error}); start over with --fresh", str(path)) from error
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+        raise MediaError(f"cannot read what the scan found ({error}); start over with --fresh", str(file)) from error

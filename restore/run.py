@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore import stills
 from restore.config import settings_hash
 from restore.errors import ConfigError, MediaError, RestoreError
 from restore.film import FilmReport, Progress, restore_film
+from restore.naming import Location, check_output, frames_for, output_for
 from restore.photo import Ledger, PhotoReport, restore_photo
-from restore.setup import Options, check_output, film_for, frames_for, output_for, stages_for, versions
+from restore.setup import Options, film_for, stages_for, versions
+from restore.stills.kinds import SUFFIXES
+from restore.storage import Place, place
 
 if TYPE_CHECKING:
     from restore.cluster import Crew
@@ -44,14 +47,16 @@ class BatchError(RestoreError):
 
 
 def run(
-    source: str | Path | Sequence[str | Path], output: str | Path, *, progress: Progress | None = None, **options: Any
+    source: Location | Sequence[Location], output: Location, *, progress: Progress | None = None, **options: Any
 ) -> list[Report]:
     """Restore a film, a still, a folder of stills, a numbered sequence, or several of them.
 
     Args:
         source: A file, a folder of stills (its tree is mirrored), a numbered sequence (a pattern as in
-            ``scan_%06d.dpx``, or a folder together with `rate`), or several of these.
-        output: A file; a folder for a folder of stills or several sources; a pattern or a folder for a sequence.
+            ``scan_%06d.dpx``, or a folder together with `rate`), or several of these. Films and stills may also lie
+            in an object store, as in ``s3://bucket/reel.mkv``.
+        output: A file; a folder for a folder of stills or several sources; a pattern or a folder for a sequence. All
+            but a sequence may also be a URL; that of a folder ends with a slash.
         progress: Called with a phase, what is done of it and its total, if known.
         **options: The fields of `restore.setup.Options`, which are also the options of the command line.
 
@@ -63,11 +68,11 @@ def run(
         TypeError: An option is unknown.
     """
     chosen = Options(**options)
-    sources = [Path(source)] if isinstance(source, str | Path) else [Path(one) for one in source]
+    sources = [place(source)] if isinstance(source, str | os.PathLike | Place) else [place(one) for one in source]
     if not sources:
         raise ConfigError("no source given")
     with ExitStack() as stack:
-        works = list(_works(sources, Path(output), chosen, _crew(chosen, stack), progress))
+        works = list(_works(sources, output, chosen, _crew(chosen, stack), progress))
         if len(works) == 1:
             return [works[0]()]
         return _all(works, progress)
@@ -103,8 +108,8 @@ def _crew(options: Options, stack: ExitStack) -> Callable[[], Crew | None]:
 
 
 def _works(
-    sources: Sequence[Path],
-    output: Path,
+    sources: Sequence[Place],
+    output: Location,
     options: Options,
     crew: Callable[[], Crew | None],
     progress: Progress | None,
@@ -112,66 +117,93 @@ def _works(
     """Say what is to be done for each source; nothing is done before all are known."""
     several = len(sources) > 1
     for source in sources:
-        folder = source.is_dir() and options.rate is None
-        if folder:
-            yield from _folder(source, output / source.name if several else output, options)
-        elif source.is_file() and stills.is_still(source):
+        if options.rate is None and source.is_folder():
+            yield from _folder(source, place(output) / source.name if several else place(output), options)
+        elif _is_still(source):
             yield partial(_still, source, output, options, several)
         else:
             yield partial(_film, source, output, options, several, crew, progress)
 
 
+def _is_still(source: Place) -> bool:
+    """Tell whether a source is a still; of what lies in an object store, only the name is looked at."""
+    if source.is_local:
+        return source.path.is_file() and stills.is_still(source.path)
+    return source.suffix.lower() in SUFFIXES and "%" not in source.name
+
+
 def _film(
-    source: Path,
-    output: Path,
+    source: Place,
+    output: Location,
     options: Options,
     several: bool,
     crew: Callable[[], Crew | None],
     progress: Progress | None,
 ) -> Report:
-    if options.elsewhere:  # workers have current folders of their own
-        source, output = source.absolute(), output.absolute()
-    if options.profile == "sequence" or "%" in output.name:
-        named = frames_for(source, output, options, several=several)
+    if options.profile == "sequence" or "%" in place(output).name:
+        named = frames_for(source, output, overwrite=options.overwrite, several=several)
     else:
-        named = output_for(source, output, options, several=several, still=False)
+        named = _output(source, output, options, several, still=False)
     workers = crew()
+    if workers:  # which have current folders of their own
+        source, named = source.absolute(), named.absolute()
     film = film_for(source, named, workers.options if workers else options)
     return restore_film(film, execute=workers, fresh=options.fresh, progress=progress)
 
 
-def _still(source: Path, output: Path, options: Options, several: bool) -> Report:
-    named = output_for(source, output, options, several=several, still=True)
-    return restore_photo(source, named, stages_for("still", options))
+def _output(source: Place, output: Location, options: Options, several: bool, *, still: bool) -> Place:
+    return output_for(
+        source, output, profile=options.profile, overwrite=options.overwrite, several=several, still=still
+    )
 
 
-def _folder(folder: Path, output: Path, options: Options) -> Iterator[Work]:
+def _still(source: Place, output: Location, options: Options, several: bool) -> Report:
+    named = _output(source, output, options, several, still=True)
+    return restore_photo(source, named, stages_for("still", options), scratch=options.scratch_folder)
+
+
+def _folder(folder: Place, output: Place, options: Options) -> Iterator[Work]:
     """Mirror a folder of stills; what an interrupted run has finished is not done again.
 
     Raises:
         MediaError: The folder holds no stills, or the output lies inside it or is a file.
     """
-    found = stills.find_stills(folder)
+    found = _stills(folder)
     if not found:
         raise MediaError(
             "holds no stills; give films by name, and a numbered sequence together with --rate", str(folder)
         )
-    if output.resolve().is_relative_to(folder.resolve()) or output.is_file():
+    if _inside(output, folder) or output.stat():
         raise MediaError("the output of a folder must be another folder, outside of it", str(output))
     stages = stages_for("still", options)
-    output.mkdir(parents=True, exist_ok=True)
+    if output.is_local:
+        output.path.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(output, settings_hash(stages, versions(stages)))
 
-    def work(source: Path) -> Report:
-        target = output / source.relative_to(folder)
-        if not options.fresh and (report := ledger.find(source, target)):
+    def work(name: str) -> Report:
+        source, target = folder / name, output / name
+        if not options.fresh and (report := ledger.find(source, name)):
             return report
-        check_output(source, target, options.overwrite)
-        done = restore_photo(source, target, stages)
-        ledger.add(source, done)
+        check_output(source, target, overwrite=options.overwrite)
+        done = restore_photo(source, target, stages, scratch=options.scratch_folder)
+        ledger.add(source, name, done)
         return done
 
-    yield from (partial(work, source) for source in found)
+    yield from (partial(work, name) for name in found)
+
+
+def _stills(folder: Place) -> list[str]:
+    """Return the names of the stills in a folder and those below it."""
+    if folder.is_local:
+        return [path.relative_to(folder.path).as_posix() for path in stills.find_stills(folder.path)]
+    names = [str(file).removeprefix(f"{folder}/") for file in folder.glob("**/*") if _is_still(file)]
+    return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+
+
+def _inside(one: Place, other: Place) -> bool:
+    if one.is_local and other.is_local:
+        return one.path.resolve().is_relative_to(other.path.resolve())
+    return f"{one}/".startswith(f"{other}/")
 
 
 def describe(reports: Sequence[Report], seconds: float) -> Iterator[str]:

@@ -14,14 +14,17 @@ from restore.clip import Subsampling
 from restore.colorize.neural import Neural, devices_of
 from restore.colorize.paint import Paint
 from restore.config import load_pipeline, settings_hash
-from restore.errors import ConfigError, MediaError
+from restore.errors import ConfigError
 from restore.film import Film
 from restore.generators import Precision
 from restore.machine import Machine, this_machine
+from restore.naming import Location
 from restore.output.profiles import choose_profile, load_profile, subsampling_for
-from restore.source.probe import probe
+from restore.scratch import local_copy
+from restore.source.probe import Source, probe
 from restore.stage import Stage
 from restore.stages import STAGES
+from restore.storage import Place, place
 
 _NTSC = (24, 30, 48, 60, 120)
 """Rates that are slowed down by 1000/1001 where they are written as 23.976, 29.97 and so on."""
@@ -99,6 +102,8 @@ class Options:
     """Seconds after which a worker counts as hung and its part is done again; by what parts take if None."""
     machine: Machine | None = None
     """What the machines of the workers are like; this one if None. Set by `restore.cluster.connect`, not by users."""
+    scratch: str | Path | None = None
+    """Folder for what is fetched from an object store, on every machine; for temporary files if None."""
     overwrite: bool = False
     """Replace an output that exists."""
     fresh: bool = False
@@ -138,6 +143,11 @@ class Options:
         for name, value in (("dask-timeout", self.dask_timeout), ("part-timeout", self.part_timeout)):
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be positive, got {value} seconds")
+
+    @property
+    def scratch_folder(self) -> Path | None:
+        """The `scratch` folder as a path."""
+        return None if self.scratch is None else Path(self.scratch)
 
     @property
     def elsewhere(self) -> bool:
@@ -202,10 +212,16 @@ def devices_for(options: Options) -> str:
     return next((stage.device for stage in stages if isinstance(stage, Neural)), "auto")
 
 
-def film_for(path: Path, output: Path, options: Options) -> Film:
-    """Put together everything that decides the output of a film or a numbered sequence."""
-    source = probe(path, rate=options.rate)
-    profile = load_profile(options.profile or choose_profile(output), output)
+def film_for(path: Location, output: Location, options: Options) -> Film:
+    """Put together everything that decides the output of a film or a numbered sequence.
+
+    Args:
+        path: A file, a folder or a pattern of numbered frames, or the URL of a file.
+        output: Where it goes, a path or a URL.
+        options: How it is restored.
+    """
+    source, target = _probed(place(path), options), place(output)
+    profile = load_profile(options.profile or choose_profile(target), target)
     stages = stages_for("film", options, subsampling_for(profile, source))
     found = versions(stages, options.machine)
     key = settings_hash(
@@ -218,7 +234,7 @@ def film_for(path: Path, output: Path, options: Options) -> Film:
     )
     return Film(
         source=source,
-        output=output,
+        output=target,
         stages=stages,
         profile=profile,
         versions=found,
@@ -229,7 +245,18 @@ def film_for(path: Path, output: Path, options: Options) -> Film:
         chunk=options.chunk,
         threads=options.threads
         or (0 if options.dask or options.executor else max(1, (os.cpu_count() or 1) // options.workers)),
+        scratch=options.scratch_folder,
     )
+
+
+def _probed(path: Place, options: Options) -> Source:
+    """Probe a source; of what lies in an object store, a copy, which stays for those who decode it."""
+    if path.is_local:
+        return probe(path.path, rate=options.rate)
+    if "%" in path.name or path.is_folder():
+        raise ConfigError(f"{path}: numbered frames are read from a folder; copy them to one first")
+    with local_copy(path, options.scratch_folder, keep=True) as local:
+        return replace(probe(local, rate=options.rate), path=str(path))
 
 
 def _unplaced(stage: Stage) -> Stage:
@@ -252,57 +279,3 @@ def versions(stages: Sequence[Stage], machine: Machine | None = None) -> dict[st
             found["device"] = stage.device.split(",")[0].split(":")[0]
             found["precision"] = machine.precisions[found["device"]] if stage.precision == "auto" else stage.precision
     return found
-
-
-def output_for(path: Path, output: Path, options: Options, *, several: bool, still: bool) -> Path:
-    """Name the output of a source, and refuse to harm what is there.
-
-    Args:
-        path: The source.
-        output: As the user gave it: a file, or a folder that ends with a slash, exists, or is for several sources.
-        options: For the profile and `overwrite`.
-        several: The output must be a folder.
-        still: The source is a still, and keeps its own format.
-
-    Raises:
-        MediaError: The output is the source, or exists and may not be replaced.
-        ConfigError: The output of several sources is a file.
-    """
-    if several and output.is_file():
-        raise ConfigError(f"the output of several sources must be a folder, and {output} is a file")
-    if several or output.is_dir():
-        suffixes = load_profile(options.profile or "access").suffixes
-        keeps = still or path.suffix.lower() in suffixes
-        output = output / f"{path.stem}{path.suffix if keeps else suffixes[0]}"
-    elif not output.suffix:
-        raise ConfigError(
-            f"{output} has no suffix; name a file such as {output}.mp4, a folder that exists, "
-            f"or numbered frames as in {output}/frame_%06d.dpx"
-        )
-    check_output(path, output, options.overwrite)
-    return output
-
-
-def frames_for(path: Path, output: Path, options: Options, *, several: bool) -> Path:
-    """Name the folder or the pattern of a numbered sequence, and refuse to mix it with frames that are there.
-
-    Raises:
-        MediaError: Frames are there and may not be replaced, or they are the source.
-    """
-    output = output / path.stem if several else output
-    folder, frames = (output.parent, output.suffix) if "%" in output.name else (output, "")
-    if folder.is_dir():
-        if folder.samefile(path if path.is_dir() else path.parent) and (path.is_dir() or path.name == output.name):
-            raise MediaError("the output would overwrite the source; give it another name", str(output))
-        suffixes = (frames,) if frames else load_profile("sequence").suffixes
-        if not options.overwrite and any(file.suffix.lower() in suffixes for file in folder.iterdir()):
-            raise MediaError("holds frames already; use --overwrite to replace them", str(folder))
-    return output
-
-
-def check_output(path: Path, output: Path, overwrite: bool) -> None:
-    """Refuse an output that is the source, or that exists and may not be replaced."""
-    if output.exists() and path.exists() and output.samefile(path):
-        raise MediaError("the output would overwrite the source; give it another name", str(output))
-    if output.exists() and not overwrite:
-        raise MediaError("exists already; use --overwrite to replace it", str(output))

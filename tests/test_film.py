@@ -29,6 +29,7 @@ from restore.film import Film, FilmReport, restore_film
 from restore.output.profiles import load_profile, subsampling_for
 from restore.source.probe import probe
 from restore.stage import Stage, Writes
+from restore.storage import place
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def film_of(path: Path, output: Path, profile: str = "archive", seconds: float =
     source = probe(path)
     chosen = load_profile(profile, output)
     stages: tuple[Stage, ...] = (Tint(seconds), Smooth(), Paint(subsampling_for(chosen, source)))
-    return Film(source, output, stages, chosen, {}, f"key-{profile}", **settings)
+    return Film(source, place(output), stages, chosen, {}, f"key-{profile}", **settings)
 
 
 def planes(path: Path) -> list[str]:
@@ -164,7 +165,7 @@ def test_a_part_whose_worker_dies_is_done_again_or_named(
     with local_workers(2) as execute:
         if once:
             restore_film(film, execute=execute)
-            assert planes(film.output) == reel[1]
+            assert planes(film.output.path) == reel[1]
         else:
             with pytest.raises(StageError, match="frames 0-16: its worker died several times"):
                 restore_film(film, execute=execute)
@@ -182,12 +183,12 @@ def test_finished_parts_are_not_done_again(reel: tuple[Path, list[str]], tmp_pat
     path, expected = reel
     film = film_of(path, tmp_path / "out.mkv", part_frames=12)
     _interrupt(film, after=3)
-    parts = sorted((film.folder / "parts").glob("*.mkv"))
+    parts = sorted((film.folder.path / "parts").glob("*.mkv"))
     before = {part.name: part.stat().st_mtime_ns for part in parts}
     assert len(before) == 3
     report = restore_film(film)
     assert (report.resumed_parts, report.parts) == (3, 5)
-    assert planes(film.output) == expected
+    assert planes(film.output.path) == expected
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "record", "key"])
@@ -195,7 +196,7 @@ def test_a_damaged_part_is_done_again(reel: tuple[Path, list[str]], damage: str,
     path, expected = reel
     film = film_of(path, tmp_path / "out.mkv", part_frames=12)
     _interrupt(film, after=3)
-    part, record = film.folder / "parts" / "000001.mkv", film.folder / "parts" / "000001.json"
+    part, record = film.folder.path / "parts" / "000001.mkv", film.folder.path / "parts" / "000001.json"
     data = bytearray(part.read_bytes())
     if damage == "truncate":
         part.write_bytes(data[:-100])
@@ -209,7 +210,7 @@ def test_a_damaged_part_is_done_again(reel: tuple[Path, list[str]], damage: str,
     else:
         record.write_text(json.dumps({**json.loads(record.read_text()), "key": "other"}))
     assert restore_film(film).resumed_parts == 2
-    assert planes(film.output) == expected
+    assert planes(film.output.path) == expected
 
 
 def test_fresh_starts_over(reel: tuple[Path, list[str]], tmp_path: Path) -> None:

@@ -14,14 +14,15 @@ from restore.cli.options import options_of_run, options_of_workers
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A file, or a folder.")
+@click.option("-o", "--output", required=True, help="A file, a folder, or a URL as in s3://bucket/reel.mkv.")
 @options_of_run
 @options_of_workers
+@click.option("--scratch", type=click.Path(file_okay=False), help="Folder for copies of what lies in object stores.")
 @click.option("--part-frames", type=click.IntRange(1), help="Frames of a unit of work; about 15 seconds if not given.")
 @click.option("--chunk", type=click.IntRange(1), default=16, show_default=True, help="Frames held in memory together.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--fresh", is_flag=True, help="Do not continue an interrupted run, start over.")
-def run(sources: tuple[str, ...], output: Path, **options: Any) -> None:
+def run(sources: tuple[str, ...], output: str, **options: Any) -> None:
     """Restore SOURCE: a film, a still, a folder of stills, or a numbered sequence (scan_%06d.dpx)."""
     from restore.run import describe, run
 

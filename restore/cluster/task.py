@@ -19,6 +19,7 @@ from restore.errors import ClusterError, RestoreError
 from restore.machine import Machine, this_machine
 from restore.part import Job, PartRecord, finished
 from restore.plan import Part
+from restore.scratch import local_source
 from restore.source.numbered import numbered
 from restore.source.probe import fingerprint
 from restore.storage import Place, place
@@ -148,14 +149,16 @@ def _check_folder(folder: Place, order: Order) -> None:
 
 
 def _check_source(job: Job) -> None:
-    path, sequence = job.source.path, job.source.kind == "sequence"
+    sequence = job.source.kind == "sequence"
     remedy = "put the source into a folder that all machines share under the same path"
     try:
-        seen = numbered(Path(path)) is not None if sequence else fingerprint(path) == job.source.fingerprint
+        with local_source(job.source, job.scratch, keep=True) as source:
+            path = source.path
+            seen = numbered(Path(path)) is not None if sequence else fingerprint(path) == job.source.fingerprint
     except RestoreError as error:
         raise ClusterError(f"does not see the source ({error}); {remedy}") from error
     if not seen:
-        raise ClusterError(f"sees another source under the name {path}; {remedy}")
+        raise ClusterError(f"sees another source under the name {job.source.path}; {remedy}")
 
 
 def _check_weights(order: Order) -> None:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from restore import stills
@@ -19,13 +14,12 @@ from restore.film import Map, Progress, restore_film
 from restore.job.config import JobConfig
 from restore.job.find import Item
 from restore.job.look import look
-from restore.job.record import disclaim, read_record, record_place, source_version, write_record
+from restore.job.record import disclaim, read_record, source_version, write_record
 from restore.lease import LeaseHeld, LeaseLost
 from restore.photo import restore_photo
 from restore.setup import Options, film_for, stages_for
 from restore.source.probe import probe
-from restore.storage import Place, place
-from restore.weights.registry import user_folder
+from restore.storage import Place
 
 log = logging.getLogger(__name__)
 
@@ -106,85 +100,47 @@ def complete(item: Item) -> bool:
     return True
 
 
-def scratch_folder(config: JobConfig) -> Path:
-    """Return the folder of what is fetched from, or will be put into, an object store."""
-    name = hashlib.sha256(config.output.encode()).hexdigest()[:12]
-    return config.scratch or user_folder().parent / "jobs" / name
-
-
-def fetched_name(item: Item) -> str:
-    """Name the folder of a fetched source, which is another if its content is another."""
-    return hashlib.sha256(f"{item.name}\n{item.stat.version}".encode()).hexdigest()[:16]
-
-
 def _restored(task: Task, config: JobConfig, workers: Workers, progress: Progress) -> Outcome:
     item, output = task.item, task.output
-    local = output.path if output.is_local else scratch_folder(config) / "results" / item.output
-    local.parent.mkdir(parents=True, exist_ok=True)
-    with _fetched(item, config) as source:
-        if item.kind == "film":
-            outcome, record = _film(source, local, workers, progress)
-        else:
-            outcome, record = _still(source, local, config)
-        if item.source.stat() != item.stat:
-            raise ChangedError("it was changed while it was read; it is done again", item.name)
-        if seen := look(source, local, still=item.kind == "still"):
-            outcome = replace(outcome, colourfulness=seen.colourfulness, jpeg=seen.jpeg)
+    outcome, record = _film(task, workers, progress) if item.kind == "film" else _still(task, config)
+    if item.source.stat() != item.stat:
+        raise ChangedError("it was changed while it was read; it is done again", item.name)
+    if seen := look(item.source, output, still=item.kind == "still"):
+        outcome = replace(outcome, colourfulness=seen.colourfulness, jpeg=seen.jpeg)
     record |= {
         "source": item.name,
         "version": source_version(item),
         "settings": task.settings,
-        "bytes": local.stat().st_size,
+        "bytes": output.size(),
         "frames": outcome.frames,
         "colourfulness": outcome.colourfulness,
     }
-    if not output.is_local:
-        output.put(local)
-        local.unlink()
-        record_place(place(local)).remove()
-        record["output"] = str(output)
     write_record(output, record)
     return outcome
 
 
-@contextmanager
-def _fetched(item: Item, config: JobConfig) -> Iterator[Path]:
-    """Give a source as a local file; what was fetched is removed at the end, but kept for the next run on an error."""
-    if item.source.is_local:
-        yield item.source.path
-        return
-    folder = scratch_folder(config) / "sources" / fetched_name(item)
-    folder.mkdir(parents=True, exist_ok=True)
-    local = folder / item.source.name
-    if not (local.is_file() and local.stat().st_size == item.stat.size):
-        log.info("%s: fetching %d MB", item.name, item.stat.size // 10**6)
-        item.source.fetch(local)
-    yield local
-    shutil.rmtree(folder)
-
-
-def _film(source: Path, local: Path, workers: Workers, progress: Progress) -> tuple[Outcome, dict[str, Any]]:
+def _film(task: Task, workers: Workers, progress: Progress) -> tuple[Outcome, dict[str, Any]]:
     execute, options = workers()
-    film = film_for(source, local, options)
+    film = film_for(task.item.source, task.output, options)
     changed = _other_film(film.folder, film.source.fingerprint)
     report = restore_film(film, execute=execute, fresh=changed, progress=progress)
     outcome = Outcome("done", report.frames, report.parts, report.resumed_parts, report.mean_chroma)
-    return outcome, read_record(place(local)) or {}
+    return outcome, read_record(task.output) or {}
 
 
 def _other_film(folder: Place, fingerprint: str) -> bool:
     """Tell whether a work folder is of what the source was before it changed."""
     try:
-        return bool(json.loads((folder / "plan.json").read_bytes())["fingerprint"] != fingerprint)
-    except (MediaError, ValueError, KeyError, TypeError):
+        return bool(json.loads((folder / "plan.json").read_if_there() or b"")["fingerprint"] != fingerprint)
+    except (ValueError, KeyError, TypeError):
         return False
 
 
-def _still(source: Path, local: Path, config: JobConfig) -> tuple[Outcome, dict[str, Any]]:
+def _still(task: Task, config: JobConfig) -> tuple[Outcome, dict[str, Any]]:
     stages = stages_for("still", config.options())
-    report = restore_photo(source, local, stages)
+    report = restore_photo(task.item.source, task.output, stages, scratch=config.scratch)
     if report.toned == "color":
-        log.warning("%s: it has colour of its own; only its luma is used", source)
+        log.warning("%s: it has colour of its own; only its luma is used", task.item.name)
     return Outcome("done", frames=1), {"pipeline": dump_pipeline(stages), "toned": report.toned}
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with the frames that are joined, and all."""
+Local = Callable[[Path], AbstractContextManager[Path]]
+"""Gives a part's file while it is read."""
 _SUBTITLE_SECONDS = 30
 """How long before a passage reading starts, for a subtitle that is still shown when it begins."""
 
@@ -64,6 +67,7 @@ def join(
     start: Fraction | None = None,
     end: Fraction | None = None,
     progress: Progress | None = None,
+    local: Local = nullcontext,
 ) -> None:
     """Join parts, in order, with everything else that the source holds. Nothing is encoded a second time.
 
@@ -78,6 +82,7 @@ def join(
             overlaps it is taken. Times stay as in the source.
         end: Seconds from the first frame.
         progress: Told how far the work is.
+        local: Gives the path of a part while it is read, for parts that are not here yet.
 
     Raises:
         MediaError: The output cannot be written, or a part or the source is damaged.
@@ -97,7 +102,7 @@ def join(
                 format=FORMATS[output.suffix.lower()],
                 container_options=muxer_options(source, output.suffix.lower()),
             ) as target:
-                shaped = _fill(target, container, _Film(source, parts, output, progress), span)
+                shaped = _fill(target, container, _Film(source, parts, output, progress, local), span)
             if not shaped and source.sample_aspect_ratio and is_matroska(output.suffix.lower()):
                 set_pixel_shape(temporary, 1, (source.width, source.height), source.sample_aspect_ratio)
             with temporary.open("rb") as file:
@@ -126,6 +131,7 @@ class _Film:
     parts: Sequence[PartFile]
     output: Path
     progress: Progress | None
+    local: Local
 
     def packets(self, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
         """Read the parts, one at a time, and restamp their packets for a stream of the output."""
@@ -146,7 +152,7 @@ class _Film:
         The clock of a part counts frames, so the rank of a packet among all pts of the part is its pts in ticks.
         """
         clock, seen = index_clock(self.source), np.zeros(len(part.pts), bool)
-        with _open_part(part.path) as container:
+        with self.local(part.path) as path, _open_part(path) as container:
             film = container.streams.video[0]
             self._check_same(part, film, stream)
             for place, packet in enumerate(_read(container, film, part.path)):
@@ -225,7 +231,7 @@ def _fill(
         Whether the film itself says what shape its pixels have, as H.264 does.
     """
     source = film.source
-    with _open_part(film.parts[0].path) as first:
+    with film.local(film.parts[0].path) as path, _open_part(path) as first:
         stream = target.add_stream_from_template(first.streams.video[0], opaque=True)
         stream.time_base, stream.codec_context.framerate = source.time_base, source.average_rate
         shaped = first.streams.video[0].sample_aspect_ratio == source.sample_aspect_ratio

@@ -14,6 +14,7 @@ from restore.clip import Color, Matrix, Subsampling
 from restore.errors import ConfigError
 from restore.shipped import data_folder
 from restore.source.probe import Source
+from restore.storage import Place
 
 _FRAMES = "frames"
 """The codec of the sequence profile; which image codec it is depends on the suffix."""
@@ -68,7 +69,7 @@ def _known() -> list[str]:
     return sorted(file.stem for file in (data_folder("configs") / "profiles").glob("*.yaml"))
 
 
-def load_profile(name: str | Path, output: Path | None = None) -> Profile:
+def load_profile(name: str | Path, output: Path | Place | None = None) -> Profile:
     """Read a profile that ships with the program, by name, or one of the user's, by path.
 
     Args:
@@ -110,7 +111,7 @@ def _read(name: str | Path) -> Profile:
         raise ConfigError(f"{file}: {place}: {first['msg']}; the settings of a profile are {known}") from error
 
 
-def choose_profile(output: Path) -> str:
+def choose_profile(output: Path | Place) -> str:
     """Return the name of the profile that an output's name asks for.
 
     Raises:

@@ -19,6 +19,7 @@ from av.stream import AttachmentStream, Discard, Disposition, Stream
 from restore.errors import ConfigError
 from restore.output.profiles import Profile
 from restore.source.probe import Chapter, Source, open_media
+from restore.storage import Place
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def codec_of(stream: Stream) -> str:
     return stream.codec_context.name if stream.codec_context is not None else "unknown"
 
 
-def check_container(source: Source, output: Path, profile: Profile) -> None:
+def check_container(source: Source, output: Path | Place, profile: Profile) -> None:
     """Make sure, before work starts, that the output's container can hold what the source has.
 
     Raises:
@@ -102,7 +103,9 @@ def _needed(stream: Stream) -> bool:
     )
 
 
-def _refusal(source: Source, output: Path, refused: list[Stream], streams: list[Stream], profile: Profile) -> str:
+def _refusal(
+    source: Source, output: Path | Place, refused: list[Stream], streams: list[Stream], profile: Profile
+) -> str:
     what = ", ".join(f"{stream.type} stream {stream.index} ({codec_of(stream)})" for stream in refused)
     able = [s for s in FORMATS if all(_holds(s, stream) for stream in streams if _needed(stream))]
     same = [suffix for suffix in able if suffix in profile.suffixes]

@@ -21,7 +21,7 @@ _SIGNED = re.compile(r"[?&](x-amz-|signature=|sig=|token=|awsaccesskeyid=)", re.
 _FOLDERS = Folders()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Place:
     """A file or a folder, in the file system or in an object store. Made by `place`; pickles.
 

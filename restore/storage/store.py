@@ -15,6 +15,7 @@ from restore.errors import MediaError
 from restore.output.disk import FULL
 from restore.storage.folder import Stat
 
+_S3 = ("s3", "s3a")
 _BLOCK = 16 << 20
 """Bytes of a block of a large transfer."""
 _BLOCKS = 4
@@ -51,7 +52,7 @@ def store(scheme: str, process: int) -> Store:
         MediaError: The package for it is not installed, or nothing is known of such a store.
     """
     options: dict[str, Any] = {}
-    if scheme in ("s3", "s3a"):
+    if scheme in _S3:
         options = {"default_block_size": _BLOCK, "max_concurrency": _BLOCKS}
         for name in _SECRETIVE:
             logging.getLogger(name).setLevel(logging.INFO)
@@ -76,7 +77,7 @@ class Store:
     """The objects of a store as files; all locations are URLs of its scheme."""
 
     def __init__(self, files: Any, scheme: str) -> None:
-        self._files, self._scheme = files, scheme
+        self._files, self._scheme, self._on_s3 = files, scheme, scheme in _S3
 
     def stat(self, location: str) -> Stat | None:
         found = self._info(location)
@@ -94,7 +95,8 @@ class Store:
 
     def read(self, location: str) -> bytes | None:
         with self._doing("read", location), suppress(FileNotFoundError):
-            data: bytes = self._files.cat_file(location)
+            once = {"max_concurrency": 1} if self._on_s3 else {}  # else it first asks how large the file is
+            data: bytes = self._files.cat_file(location, **once)
             return data
         return None
 
@@ -146,7 +148,7 @@ class Store:
 
     def put(self, local: Path, location: str) -> None:
         options = {}
-        if self._scheme in ("s3", "s3a"):
+        if self._on_s3:
             options["chunksize"] = max(_BLOCK, -(-local.stat().st_size // _MOST_BLOCKS))
         with self._doing("write", location):
             self._files.put_file(str(local), location, **options)
