@@ -4,88 +4,95 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import shutil
 import time
 from collections.abc import Collection, Iterator
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
-from restore.job.attempt import fetched_name, scratch_folder
-from restore.job.config import JobConfig
+from restore.errors import RestoreError
 from restore.job.find import Item
+from restore.job.record import read_record, record_place
 from restore.lease import LeaseHeld, holder_of, lease
 from restore.storage import Place, place
 
 log = logging.getLogger(__name__)
 
-_TEMPORARY = re.compile(r"\..+(\.[0-9a-f]{8}\.tmp|\.\d+\.partial\.\w+|\.tmp)")
+_TEMPORARY = re.compile(r"\..+(\.tmp|\.\d+\.partial\.\w+)")
 """Names of files that are being written."""
 _DAY_SECONDS = 86_400
-_OWN = frozenset({"parts", "lock", "lease", "plan.json", "scan.json", "reel.npz"})
+_OWN = frozenset({"parts", "lease", "plan.json", "scan.json", "reel.npz"})
 """What is in a work folder."""
 
 
-def clean(config: JobConfig, root: Place, items: Collection[Item]) -> None:
-    """Remove work folders and fetched copies of sources that are gone, dead leases, and old temporary files.
+def clean(root: Place, items: Collection[Item]) -> None:
+    """Remove work folders and claims of sources that are gone, dead leases, and temporary files a day old.
 
     Args:
-        config: Of the job, whose lease is held.
-        root: Of its results.
+        root: Of the results of a job, whose lease is held.
         items: Its sources.
     """
-    expected = {item.output for item in items}
-    scratch = scratch_folder(config)
-    results = root.path if root.is_local else scratch / "results"
-    for path in list(_leftovers(results)):
-        if path.suffix == ".restore":
-            _clean_work(path, expected, results)
-        elif path.suffix == ".lease":
-            _free(place(path))
-        else:
-            _remove(path)
-    wanted = {fetched_name(item) for item in items}
-    for folder in (scratch / "sources").iterdir() if (scratch / "sources").is_dir() else ():
-        if folder.name not in wanted:
-            _remove(folder)
+    expected = {str(root / item.output) for item in items}
+    for path in list(_leftovers(root)):
+        output = path.parent / path.name.removesuffix(path.suffix)
+        try:
+            if path.suffix == ".lease":
+                _free(path)
+            elif path.suffix == ".restore" and str(output) not in expected:
+                _clean_work(path, output)
+            elif path.suffix == ".json" and str(output) not in expected:
+                _clean_claim(path, output)
+            elif _TEMPORARY.fullmatch(path.name):
+                _remove(path)
+        except RestoreError as error:
+            log.warning("%s: it cannot be removed now", error)
 
 
-def _leftovers(results: Path) -> Iterator[Path]:
-    for here, folders, files in os.walk(results):
-        folder = Path(here)
-        own = [name for name in folders if name.endswith((".restore", ".lease"))]
-        yield from (folder / name for name in own)
-        folders[:] = [name for name in folders if name not in own]
-        yield from (folder / name for name in files if _TEMPORARY.fullmatch(name) and _is_old(folder / name))
+def _leftovers(folder: Place) -> Iterator[Place]:
+    """Find what may be left over; folders that are symbolic links are not entered."""
+    for name, stat in folder.listing().items():
+        path = folder / name
+        if stat is not None:
+            if name.endswith(".json") or (_TEMPORARY.fullmatch(name) and _is_old(path)):
+                yield path
+        elif name.endswith((".restore", ".lease")):
+            yield path
+        elif not name.startswith(".") and not (path.is_local and path.path.is_symlink()):
+            yield from _leftovers(path)
 
 
-def _is_old(path: Path) -> bool:
-    """Tell whether nobody writes a temporary file any more."""
-    with suppress(FileNotFoundError):
-        return time.time() - path.stat().st_mtime > _DAY_SECONDS
-    return False
+def _is_old(file: Place) -> bool:
+    """Tell whether nobody writes a temporary file any more; a store has none."""
+    try:
+        return file.is_local and time.time() - file.path.stat().st_mtime > _DAY_SECONDS
+    except FileNotFoundError:
+        return False
 
 
-def _clean_work(folder: Path, expected: Collection[str], results: Path) -> None:
+def _clean_work(folder: Place, output: Place) -> None:
     """Remove a work folder whose source is gone, unless somebody works in it."""
-    output = folder.relative_to(results).as_posix().removesuffix(".restore")
-    if output in expected or not {entry.name for entry in folder.iterdir()} <= _OWN:
+    source = _source_of(folder / "plan.json") or _source_of(record_place(output))
+    if source is None or _exists(source) or holder_of(folder / "lease") is not None:
         return
-    source = _plan(folder).get("source")
-    if isinstance(source, str) and Path(source).exists():
-        return
-    if holder_of(place(folder) / "lease") is None:
+    if set(folder.listing()) <= _OWN:
         _remove(folder)
 
 
-def _plan(folder: Path) -> dict[str, Any]:
+def _source_of(file: Place) -> str | None:
+    """Return the source that a plan or a record names."""
     try:
-        content = json.loads((folder / "plan.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return str(json.loads(file.read_if_there() or b"")["source"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _clean_claim(file: Place, output: Place) -> None:
+    """Remove the record of a result that never was, of a source that is gone."""
+    record = read_record(output)
+    if record is not None and set(record) == {"source"} and not output.exists() and not _exists(record["source"]):
+        _remove(file)
+
+
+def _exists(source: str) -> bool:
+    return place(source).exists()
 
 
 def _free(folder: Place) -> None:
@@ -99,9 +106,6 @@ def _free(folder: Place) -> None:
         return
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Place) -> None:
     log.info("%s: removed, nothing needs it any more", path)
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    path.remove_tree()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -60,7 +61,7 @@ class JobConfig:
     settle_seconds: float = 10.0
     """Watching: a file is complete if it has not changed for this long and can be opened."""
     scratch: Path | None = None
-    """Folder for what is fetched from or put into an object store; below the system's temporary folder if None."""
+    """Folder for copies of what lies in object stores; that of the system for temporary files if None."""
     reports: int = 30
     """Reports and logs of earlier runs that are kept."""
 
@@ -84,10 +85,11 @@ class JobConfig:
         chosen: dict[str, Any] = {name: getattr(self, name) for name in names}
         if isinstance(self.executor, int):
             chosen["workers"] = self.executor
+            chosen["threads"] = max(1, (os.cpu_count() or 1) // (self.executor * self.films))
         else:
             chosen["dask" if "://" in self.executor else "executor"] = self.executor
         settings = tuple(f"{name}={json.dumps(value)}" for name, value in self.settings.items())
-        return Options(settings=settings, overwrite=True, **chosen)
+        return Options(settings=settings, scratch=self.scratch, overwrite=True, **chosen)
 
     def loaded_profile(self) -> Profile:
         """Read the profile of the films.

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 
 from restore.errors import RestoreError
-from restore.job.attempt import scratch_folder
 from restore.job.clean import clean
 from restore.job.config import JobConfig, load
 from restore.job.figures import Figures, published
@@ -75,12 +74,12 @@ def run_job(
     root = place(config.output)
     keys = Keys(film=config.key(still=False), still=config.key(still=True))
     report, figures = RunReport(config.output, datetime.now(UTC), str(path)), Figures()
-    journal = Journal(root, report, config.reports, scratch_folder(config))
+    journal = Journal(root, report, config.reports)
     with _signals() as stop, published(figures, metrics_port, metrics_address) as port:
         if port is not None:
             log.info("metrics are at http://%s:%d/metrics", metrics_address, port)
         try:
-            with lease(root / FOLDER / "lease", owner="restore job") as held, journal.open():
+            with lease(root / FOLDER / "lease", owner="restore job") as held, journal.open(config.scratch):
                 schedule = Schedule(config, root, keys, report, figures, arriving=watch_seconds is not None)
                 _Run(config, root, schedule, report, journal, held, stop).run(watch_seconds)
                 if report.exit_code == Exit.DONE:
@@ -117,7 +116,7 @@ class _Run:
         """Do what there is to do, or watch until stopped; note the exit code in the report."""
         try:
             items, conflicts = find(self.config)
-            clean(self.config, self.root, items)
+            clean(self.root, items)
             if watch_seconds is None:
                 self._until(items, conflicts)
             else:

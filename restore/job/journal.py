@@ -12,6 +12,7 @@ from pathlib import Path
 from restore.errors import RestoreError
 from restore.job.jsonlog import JsonLines
 from restore.job.report import RunReport
+from restore.scratch import arriving
 from restore.storage import Place
 
 log = logging.getLogger(__name__)
@@ -25,32 +26,27 @@ _EVERY_SECONDS = 10
 class Journal:
     """Writes the report and the log of one run."""
 
-    def __init__(self, root: Place, report: RunReport, keep: int, scratch: Path) -> None:
+    def __init__(self, root: Place, report: RunReport, keep: int) -> None:
         self.folder = root / FOLDER
         self._report, self._keep = report, keep
-        self._written, self._last = time.monotonic() - _EVERY_SECONDS, -1
         self._name = report.started.strftime("%Y%m%dT%H%M%S.%fZ")
-        self._log = self._run(".jsonl").path if root.is_local else scratch / "logs" / f"{self._name}.jsonl"
+        self._written, self._last = time.monotonic() - _EVERY_SECONDS, -1
 
     @contextmanager
-    def open(self) -> Iterator[None]:
-        """Log into the run's file, and write the report at the end, however the run ends."""
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(self._log, encoding="utf-8", delay=True)
-        handler.setFormatter(JsonLines())
-        root = logging.getLogger()
-        level = root.level
-        root.addHandler(handler)
-        root.setLevel(min(level, logging.INFO))
+    def open(self, scratch: Path | None) -> Iterator[None]:
+        """Log into the run's file, and write the report at the end, however the run ends.
+
+        Args:
+            scratch: Where the log is until it is put into an object store.
+        """
         try:
-            yield
+            with arriving(self._run(".jsonl"), scratch) as path, _logging_into(path):
+                try:
+                    yield
+                finally:
+                    self._report.finished = datetime.now(UTC)
+                    self.write()
         finally:
-            self._report.finished = datetime.now(UTC)
-            self.write()
-            root.removeHandler(handler)
-            root.setLevel(level)
-            handler.close()
-            self._put_log()
             self._forget_old()
 
     def write_sometimes(self) -> None:
@@ -72,15 +68,6 @@ class Journal:
     def _run(self, suffix: str) -> Place:
         return self.folder / "runs" / f"{self._name}{suffix}"
 
-    def _put_log(self) -> None:
-        if self.folder.is_local or not self._log.is_file():
-            return
-        try:
-            self._run(".jsonl").put(self._log)
-            self._log.unlink()
-        except RestoreError as error:
-            log.warning("the log stays in %s: %s", self._log, error)
-
     def _forget_old(self) -> None:
         """Remove the reports and logs of the oldest runs."""
         try:
@@ -91,3 +78,20 @@ class Journal:
                     (self.folder / "runs" / name).remove()
         except RestoreError as error:
             log.warning("old reports cannot be removed now: %s", error)
+
+
+@contextmanager
+def _logging_into(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(min(level, logging.INFO))
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()

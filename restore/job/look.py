@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -13,7 +14,11 @@ import numpy as np
 from av.container import InputContainer
 from numpy.typing import NDArray
 
+from restore.errors import RestoreError
 from restore.metrics import colorfulness
+from restore.storage import Place
+
+log = logging.getLogger(__name__)
 
 SAMPLES = 5
 """Frames of a film that are looked at."""
@@ -33,28 +38,42 @@ class Look:
     """Source and result side by side."""
 
 
-def look(source: Path, output: Path, *, still: bool) -> Look | None:
-    """Look at a few frames of a film, or at a still; None if one of the two cannot be shown."""
+def look(source: Place, output: Place, *, still: bool) -> Look | None:
+    """Look at a few frames of a film, or at a still; None if one of the two cannot be shown.
+
+    Of what lies in an object store, only as much is read as is needed for that.
+    """
     after, before = _pictures(output, still), _pictures(source, still)
     if not after or not before:
+        log.info("%s: no picture of it can be shown in the report", output)
         return None
     value = float(np.mean([colorfulness(_narrow(picture, _MEASURED)) for picture in after]))
     pair = [_narrow(pictures[len(pictures) // 2], _WIDTH) for pictures in (before, after)]
     return Look(round(value, 2), _jpeg(pair))
 
 
-def _pictures(path: Path, still: bool) -> list[Picture]:
-    if still:
-        try:
-            picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-        except cv2.error:  # larger than OpenCV reads
-            return []
-        return [] if picture is None else [np.asarray(picture, np.uint8)]
+def _pictures(file: Place, still: bool) -> list[Picture]:
     found: list[Picture] = []
-    # a source without an index may not be searched, and one that ends early has no frame there: what was seen counts
-    with suppress(av.FFmpegError), av.open(f"file:{path}", metadata_errors="replace") as container:
-        found.extend(_samples(container))
+    # A still may be in a format that only its own reader knows; a source without an index may not be searched, and one
+    # that ends early has no frame there: what was seen counts, and a look is no reason to fail.
+    with suppress(av.FFmpegError, cv2.error, OSError, RestoreError):
+        if still:
+            picture = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
+            return [] if picture is None else [np.asarray(picture, np.uint8)]
+        with _opened(file) as media, av.open(media, metadata_errors="replace") as container:
+            found.extend(_samples(container))
     return found
+
+
+@contextmanager
+def _opened(file: Place) -> Iterator[Any]:
+    if file.is_local:
+        yield f"file:{file}"
+        return
+    import fsspec
+
+    with fsspec.open(str(file), "rb", default_block_size=1 << 20) as opened:
+        yield opened
 
 
 def _samples(container: InputContainer) -> Iterator[Picture]:

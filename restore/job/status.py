@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -76,37 +75,29 @@ def status(target: Path | str) -> Status:
     if Path(target).suffix in (".yaml", ".yml"):
         config = load(Path(target))
         return _of_root(place(config.output), str(target), config)
-    text = str(target).removesuffix("/").removesuffix(".restore")
-    if "://" not in text and (Path(f"{text}.restore").is_dir() or Path(text).is_file()):
-        return Status(text, None, None, [_of_result(Path(text))])
-    if not (place(text).is_folder() or (place(text) / FOLDER / "report.json").stat()):
-        raise MediaError("there is no result, work folder, output root or configuration of this name", text)
-    return _of_root(place(text), text, None)
+    where = place(str(target).removesuffix("/").removesuffix(".restore"))
+    if where.stat() or _work(where).is_folder():
+        return Status(str(where), None, None, [_of_result(where)])
+    if not where.is_folder():
+        raise MediaError("there is no result, work folder, output root or configuration of this name", str(where))
+    return _of_root(where, str(where), None)
 
 
 def _of_root(root: Place, target: str, config: JobConfig | None) -> Status:
     holder = holder_of(root / FOLDER / "lease")
-    report = _report(root)
+    report = _json(root / FOLDER / "report.json")
     films: dict[str, FilmStatus] = {}
     for entry in report.pop("films", []):
         films[entry["output"]] = _of_entry(entry, alive=holder is not None)
-    if root.is_local:
-        for output in _outputs(root.path):
-            # what lies there now is newer than the report
-            if films.get(str(output), _NOTHING).state not in ("failed", "elsewhere") or _work(output).is_dir():
-                films[str(output)] = _of_result(output, films.get(str(output), _NOTHING))
+    for output in _outputs(root):
+        # what lies there now is newer than the report
+        told = films.get(str(output), _NOTHING)
+        if told.state not in ("done", "failed", "elsewhere") or _work(output).is_folder():
+            films[str(output)] = _of_result(output, told)
     for item in find(config)[0] if config else ():
         name = str(root / item.output)
         films.setdefault(name, FilmStatus(name, "waiting"))
     return Status(target, str(holder) if holder else None, report or None, sorted(films.values(), key=lambda f: f.name))
-
-
-def _report(root: Place) -> dict[str, Any]:
-    try:
-        content = json.loads((root / FOLDER / "report.json").read_if_there() or b"{}")
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _of_entry(entry: dict[str, Any], *, alive: bool) -> FilmStatus:
@@ -118,33 +109,33 @@ def _of_entry(entry: dict[str, Any], *, alive: bool) -> FilmStatus:
     )
 
 
-def _outputs(root: Path) -> Iterator[Path]:
-    """Find what has a work folder or a record below a root."""
-    for here, folders, files in os.walk(root):
-        folder = Path(here)
-        yield from (folder / name.removesuffix(".restore") for name in folders if name.endswith(".restore"))
-        folders[:] = [
-            name for name in folders if not name.startswith(".") and not name.endswith((".restore", ".lease"))
-        ]
-        for name in files:
-            if name.endswith(".json") and not name.startswith(".") and name.removesuffix(".json") in files:
-                yield folder / name.removesuffix(".json")
+def _outputs(folder: Place) -> Iterator[Place]:
+    """Find what has a work folder or a record; folders that are symbolic links are not entered."""
+    listing = folder.listing()
+    for name, stat in listing.items():
+        if name.endswith(".restore") and stat is None:
+            yield folder / name.removesuffix(".restore")
+        elif stat is not None and name.endswith(".json") and name.removesuffix(".json") in listing:
+            yield folder / name.removesuffix(".json")
+        elif stat is None and not name.startswith(".") and not name.endswith(".lease"):
+            below = folder / name
+            if not (below.is_local and below.path.is_symlink()):
+                yield from _outputs(below)
 
 
-def _of_result(output: Path, told: FilmStatus = _NOTHING) -> FilmStatus:
+def _of_result(output: Place, told: FilmStatus = _NOTHING) -> FilmStatus:
     """Look at one result: its work folder if there is one, else its record."""
-    work = _work(output)
-    if work.is_dir():
-        return _of_work(output, work, told)
-    record = read_record(place(output)) or {}
+    if _work(output).is_folder():
+        return _of_work(output, _work(output), told)
+    record = read_record(output) or {}
     frames = record.get("frames")
     return FilmStatus(str(output), "done", frames or 0, frames, record.get("parts"), record.get("parts"))
 
 
-def _of_work(output: Path, work: Path, told: FilmStatus) -> FilmStatus:
-    holder = holder_of(place(f"{output}.lease")) or holder_of(place(work) / "lease")
+def _of_work(output: Place, work: Place, told: FilmStatus) -> FilmStatus:
+    holder = holder_of(output.parent / f"{output.name}.lease") or holder_of(work / "lease")
     plan = _json(work / "plan.json")
-    records = [_json(path) for path in sorted((work / "parts").glob("*.json"))]
+    records = [_json(file) for file in (work / "parts").children() if file.suffix == ".json"]
     done = [record for record in records if record.get("key") == plan.get("key")]
     first, stop = plan.get("frames") or (0, 0)
     return FilmStatus(
@@ -158,15 +149,15 @@ def _of_work(output: Path, work: Path, told: FilmStatus) -> FilmStatus:
     )
 
 
-def _work(output: Path) -> Path:
-    return output.with_name(f"{output.name}.restore")
+def _work(output: Place) -> Place:
+    return output.parent / f"{output.name}.restore"
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(file: Place) -> dict[str, Any]:
     """Read what another process may be writing or removing."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        content = json.loads(file.read_if_there() or b"{}")
+    except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
 
