@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _UNKNOWN_TASK = "60s"
 """A guess at how long a part takes before one is finished: Dask's half a second would ask for too few workers."""
+_PRELOAD = "restore.part"
+"""A node on which this cannot be imported gives no worker, rather than one that dies of each part it is given."""
 _WORKER_MEMORY = {"TARGET": "False", "SPILL": "False", "PAUSE": "False"}
 """A part bounds its own memory and leaves nothing with Dask to spill; a paused worker would wait for ever."""
 
@@ -105,7 +107,7 @@ def slurm_options(settings: Slurm) -> dict[str, Any]:
     """Return what a `dask_jobqueue.SLURMCluster` is made of."""
     exports = [f"export DASK_DISTRIBUTED__WORKER__MEMORY__{name}={value}" for name, value in _WORKER_MEMORY.items()]
     margin = min(300, settings.seconds // 10)
-    worker = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    worker = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--preload", _PRELOAD]
     worker += ["--lifetime", f"{settings.seconds - 2 * margin}s", "--lifetime-stagger", f"{margin}s"]
     worker += [f"--resources {name}={math.trunc(count)}" for name, count in resources(settings).items()]
     return {
@@ -163,7 +165,7 @@ def kubernetes_spec(settings: Kubernetes, name: str) -> dict[str, Any]:
     """
     operator = _optional("dask_kubernetes.operator", "dask-kubernetes")
     memory = {f"DASK_DISTRIBUTED__WORKER__MEMORY__{key}": value for key, value in _WORKER_MEMORY.items()}
-    command = ["dask", "worker", "--nthreads", "1", "--memory-limit", "0"]
+    command = ["dask", "worker", "--nthreads", "1", "--memory-limit", "0", "--preload", _PRELOAD]
     command += [f"--resources={key}={math.trunc(count)}" for key, count in resources(settings).items()]
     spec: dict[str, Any] = operator.make_cluster_spec(
         name=name,
@@ -198,6 +200,9 @@ def _kubernetes(settings: Kubernetes, stack: ExitStack) -> Any:
     operator = _optional("dask_kubernetes.operator", "dask-kubernetes")
     spec = kubernetes_spec(settings, f"restore-{uuid.uuid4().hex[:10]}")
     try:
+        versions = list(_optional("kr8s", "dask-kubernetes").api().api_versions())
+        if not any(version.startswith("kubernetes.dask.org/") for version in versions):
+            raise RuntimeError("the Dask operator is not installed there, see kubernetes.dask.org")
         cluster = operator.KubeCluster(
             custom_cluster_spec=spec,
             namespace=settings.namespace,

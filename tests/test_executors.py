@@ -1,0 +1,448 @@
+"""Executors: what their files may say, what is asked of SLURM and Kubernetes, and that workers really come."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from dask_jobqueue.slurm import SLURMCluster
+from distributed import Security
+from distributed.cli import dask_scheduler, dask_worker
+from kubernetes_api import KubernetesApi, cluster_schema
+
+from restore.cluster.executors import executor, kubernetes_spec, slurm_options
+from restore.cluster.settings import KINDS, Dask, Kubernetes, Local, Slurm, Tls, load_executor, resources
+from restore.errors import ConfigError, RestoreError
+from restore.shipped import data_folder
+
+SHIPPED = ("kubernetes", "local", "slurm")
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port
+
+
+def worker_arguments(command: list[str]) -> dict[str, Any]:
+    """Read a worker's command line as the program itself would."""
+    context = dask_worker.main.make_context("dask worker", list(command))
+    assert context.params["preload_argv"] == (), "options that the program does not know"
+    return dict(context.params)
+
+
+# What the files say
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_executor_is_read_by_name(name: str) -> None:
+    assert load_executor(name).kind == name
+
+
+def test_no_shipped_executor_goes_untested() -> None:
+    assert tuple(sorted(file.stem for file in (data_folder("configs") / "executors").iterdir())) == SHIPPED
+
+
+@pytest.mark.parametrize("name", ["local", "slurm"])
+def test_a_shipped_executor_says_the_defaults(name: str) -> None:
+    settings = load_executor(name)
+    same = {field.name: getattr(KINDS[name](), field.name) for field in fields(settings)}  # type: ignore[call-arg]
+    said = yaml.safe_load((data_folder("configs") / "executors" / f"{name}.yaml").read_text())
+    assert {key: getattr(settings, key) for key in said if key not in ("kind", "logs")} == {
+        key: same[key] for key in said if key not in ("kind", "logs")
+    }
+
+
+def test_an_address_is_an_executor_too() -> None:
+    assert load_executor("tcp://10.0.0.1:8786") == Dask(address="tcp://10.0.0.1:8786")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: slurm\npartitoin: gpu\n", "unknown setting partitoin; known are account, .*partition"),
+        ("kind: dask\naddress: tcp://a:1\ntls: {ca: a, crt: b, key: c}\n", "tls: unknown setting crt; known are ca, c"),
+        ("kind: pbs\n", "kind: expected one of local, slurm, kubernetes, dask, found 'pbs'"),
+        ("workers: 2\n", "kind: expected one of"),
+        ("kind: local\nworkers: many\n", "workers: .*integer"),
+        ("kind: kubernetes\n", "image: "),
+        ("kind: slurm\ngpus: 2\n", "gpus: "),
+        ("- local\n", "mapping of settings"),
+        ("kind: [\n", "cannot be read"),
+        ("kind: local\nworkers: -1\n", "x.yaml: workers must be at least 0"),
+        ("kind: local\ndevices: cuda\n", "devices: expected auto, cpu or numbers"),
+        ("kind: slurm\nminimum: 9\n", r"minimum \(9\) must not be above maximum \(8\)"),
+        ("kind: slurm\nwalltime: soon\n", "walltime: expected two minutes or more"),
+        ("kind: slurm\nwalltime: '00:01:00'\n", "walltime: expected two minutes or more"),
+        ("kind: dask\naddress: host\n", "address: expected one as in tcp://host:8786"),
+        ("kind: dask\naddress: tls://host:1\n", "needs certificates"),
+        ("kind: dask\naddress: tls://host:1\ntls: {ca: a, cert: b, key: c}\n", "tls: a is not a file"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?s)x.yaml.*{message}|{message}"):
+        load_executor(write(tmp_path / "x.yaml", text))
+
+
+def test_an_unknown_name_and_a_missing_file_are_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no executor 'lokal'; known are kubernetes, local, slurm"):
+        load_executor("lokal")
+    with pytest.raises(ConfigError, match=r"none\.yaml: the executor cannot be read"):
+        load_executor(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("walltime", "seconds"),
+    [("90", 5400), ("90:30", 5430), ("04:00:00", 14400), ("1-02", 93600), ("1-02:03:04", 93784)],
+)
+def test_a_walltime_is_read_as_slurm_reads_it(walltime: str, seconds: int) -> None:
+    assert Slurm(walltime=walltime).seconds == seconds
+
+
+def test_the_gpus_of_a_machine_decide_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    assert (Local().most, Local().cores, Local().device, resources(Local())) == (3, 4, "cuda", {"GPU": 1})
+    assert (Local(devices="cpu").most, Local(devices="cpu").device, resources(Local(devices="cpu"))) == (1, "cpu", {})
+    assert Local(devices="0,2").gpus == ("0", "2")
+    assert (Local(workers=6).most, Local(threads=5).cores) == (6, 5)
+
+
+# SLURM
+
+
+def job_script(settings: Slurm) -> str:
+    with SLURMCluster(**slurm_options(settings)) as cluster:
+        script: str = cluster.job_script()
+    return script
+
+
+def test_a_slurm_job_asks_for_one_gpu_and_starts_one_worker() -> None:
+    settings = Slurm(
+        partition="gpu", account="film", walltime="08:00:00", cores=6, memory="24GiB", gpu_type="a100", interface="lo"
+    )
+    script = job_script(settings)
+    asked = dict(re.findall(r"^#SBATCH (-\w|--[\w-]+)[ =](.*)$", script, re.MULTILINE))
+    wanted = {"-p": "gpu", "-A": "film", "-t": "08:00:00", "-n": "1", "--cpus-per-task": "6", "--mem": "24G"}
+    assert wanted.items() <= asked.items()
+    assert asked["--gres"] == "gpu:a100:1"
+    command = next(line for line in script.splitlines() if "dask_worker" in line)
+    worker = worker_arguments(shlex.split(command)[3:])
+    assert worker["resources"] == "GPU=1"
+    assert (worker["nthreads"], worker["n_workers"], worker["dashboard"]) == (1, None, False)
+    assert worker["dashboard_address"] == "127.0.0.1:0"
+    assert int(worker["lifetime"][:-1]) + int(worker["lifetime_stagger"][:-1]) < settings.seconds
+
+
+def test_a_slurm_job_holds_the_lines_of_its_site(tmp_path: Path) -> None:
+    settings = Slurm(
+        gpu_option="gpus-per-task",
+        directives=("--constraint=ib",),
+        environment=("source /shared/venv/bin/activate",),
+        interface="lo",
+        logs=str(tmp_path / "logs"),
+    )
+    script = job_script(settings)
+    assert "#SBATCH --gpus-per-task=1\n#SBATCH --constraint=ib\n" in script
+    assert script.index("source /shared/venv/bin/activate") < script.index("dask_worker")
+    assert f"#SBATCH -o {tmp_path}/logs/restore-worker-%J.out" in script
+
+
+def test_a_slurm_job_without_gpu_declares_none() -> None:
+    script = job_script(Slurm(gpus=0, interface="lo"))
+    assert "gpu" not in script.lower()
+    assert "--resources" not in script
+
+
+def test_a_slurm_job_is_a_script_that_bash_can_read() -> None:
+    script = job_script(Slurm(interface="lo"))
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_workers_of_slurm_get_the_certificates(certificates: Tls) -> None:
+    worker = worker_arguments(shlex.split(job_script(Slurm(tls=certificates, interface="lo")).splitlines()[-1])[3:])
+    assert worker["tls_cert"] == str(certificates.cert)
+    assert worker["scheduler"].startswith("tls://")
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Programs named as SLURM's that start a job at once, as a process of its own, and end it."""
+    programs, jobs = tmp_path / "bin", tmp_path / "jobs"
+    programs.mkdir()
+    jobs.mkdir()
+    texts = {
+        "sbatch": f'[ "$1" = --test-only ] && exec cat > {jobs}/tried\n'
+        f'cp "$1" {jobs}/$$.sh; chmod +x {jobs}/$$.sh\n'
+        f"SLURM_JOB_ID=$$ setsid {jobs}/$$.sh > {jobs}/$$.out 2>&1 < /dev/null &\n"
+        f"echo $! > {jobs}/$$.pid; echo Submitted batch job $$\n",
+        "scancel": f"kill -- -$(cat {jobs}/$1.pid)\n",
+    }
+    for name, text in texts.items():
+        write(programs / name, f"#!/bin/bash\n{text}").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    yield jobs
+    for file in jobs.glob("*.pid"):
+        subprocess.run(["bash", "-c", f"kill -9 -- -{file.read_text()}"], check=False, capture_output=True)
+
+
+def test_a_slurm_worker_comes_when_there_is_work_and_goes_with_the_context(stand_in: Path) -> None:
+    settings = Slurm(gpus=1, cores=1, memory="1GiB", interface="lo", maximum=1)
+    with executor(settings) as client:
+        assert client.scheduler_info()["workers"] == {}
+        names = ["SLURM_JOB_ID", "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE"]
+        found = client.gather(client.map(os.getenv, names, resources=resources(settings)))
+        (worker,) = client.scheduler_info()["workers"].values()
+    assert found == [next(stand_in.glob("*.sh")).stem, "False"]
+    assert (worker["nthreads"], worker["resources"]) == (1, {"GPU": 1})
+    assert "#SBATCH --gres=gpu:1" in (stand_in / "tried").read_text()
+    (process,) = stand_in.glob("*.pid")
+    wait_for_end(int(process.read_text()))
+
+
+def wait_for_end(process: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"process {process} is still there")
+
+
+def test_a_job_that_slurm_refuses_is_an_error_before_any_work(stand_in: Path) -> None:
+    write(stand_in.parent / "bin" / "sbatch", "#!/bin/bash\necho 'invalid partition specified: gpuu' >&2; exit 1\n")
+    with (
+        pytest.raises(RestoreError, match="SLURM refuses such a job: invalid partition specified: gpuu"),
+        executor(Slurm(partition="gpuu", interface="lo")),
+    ):
+        pass
+
+
+def test_slurm_without_its_programs_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RestoreError, match="sbatch is not on this machine"), executor(Slurm()):
+        pass
+
+
+def test_an_interface_that_is_not_there_is_an_error(stand_in: Path) -> None:
+    with pytest.raises(RestoreError, match=r"scheduler for SLURM's workers cannot be started: .*ib7"):
+        executor(Slurm(interface="ib7")).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("module", "settings", "package"),
+    [
+        ("dask_jobqueue", Slurm(), "dask-jobqueue"),
+        ("dask_kubernetes.operator", Kubernetes(image="restore"), "dask-kubernetes"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, module: str, settings: Slurm | Kubernetes, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=rf"needs {package}; install restore\[cluster\]"), executor(settings):
+        pass
+
+
+# Kubernetes
+
+FILMS = Kubernetes(
+    image="registry.example/restore:1",
+    environment={"AWS_ENDPOINT_URL": "https://s3.example"},
+    secrets=("restore-s3",),
+    volumes={"restore-films": "/films"},
+    node_selector={"pool": "gpu"},
+    maximum=4,
+)
+
+
+@pytest.mark.parametrize("settings", [FILMS, Kubernetes(image="x", gpus=0), load_executor("kubernetes")])
+def test_a_dask_cluster_is_what_the_operator_knows(settings: Kubernetes) -> None:
+    spec = kubernetes_spec(settings, "restore-1")["spec"]
+    check = jsonschema.Draft202012Validator(cluster_schema())
+    check.validate(spec)
+    spec["worker"]["spec"]["containers"][0]["resource"] = {}
+    with pytest.raises(jsonschema.ValidationError, match="'resource' was unexpected"):
+        check.validate(spec)
+
+
+def test_a_pod_of_a_worker_has_one_gpu_and_its_secrets_by_reference_only() -> None:
+    spec = kubernetes_spec(FILMS, "restore-1")["spec"]
+    (worker,) = spec["worker"]["spec"]["containers"]
+    assert worker["resources"]["limits"] == {"memory": "16Gi", "nvidia.com/gpu": "1"}
+    assert worker["envFrom"] == [{"secretRef": {"name": "restore-s3"}}]
+    assert {"name": "AWS_ENDPOINT_URL", "value": "https://s3.example"} in worker["env"]
+    assert worker["volumeMounts"] == [{"name": "restore-films", "mountPath": "/films"}]
+    assert spec["worker"]["spec"]["nodeSelector"] == {"pool": "gpu"}
+    (scheduler,) = spec["scheduler"]["spec"]["containers"]
+    assert "nvidia.com/gpu" not in json.dumps(scheduler)
+    assert "secretRef" not in json.dumps(scheduler)
+    assert spec["idleTimeout"] == 900
+
+
+def test_pods_start_programs_that_are_there() -> None:
+    spec = kubernetes_spec(FILMS, "restore-1")["spec"]
+    dask, command, *arguments = spec["worker"]["spec"]["containers"][0]["args"]
+    assert (dask, command) == ("dask", "worker")
+    worker = worker_arguments(["tcp://scheduler:8786", *arguments])
+    assert (worker["nthreads"], worker["resources"], worker["memory_limit"]) == (1, "GPU=1", "0")
+    dask, command, *arguments = spec["scheduler"]["spec"]["containers"][0]["args"]
+    assert (dask, command) == ("dask", "scheduler")
+    assert dask_scheduler.main.make_context("dask scheduler", arguments).params["host"] == "0.0.0.0"
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[str]:
+    """A Dask scheduler and one worker that somebody else has started."""
+    port = free_port()
+    with processes(
+        ["dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"],
+        ["dask_worker", f"tcp://127.0.0.1:{port}", "--nthreads", "1", "--no-nanny", "--resources", "GPU=1"],
+        folder=tmp_path,
+    ):
+        yield f"127.0.0.1:{port}"
+
+
+@contextmanager
+def processes(*commands: list[str], folder: Path) -> Iterator[None]:
+    """Dask programs that run while the context lasts."""
+    python = [sys.executable, "-m"]
+    running = [
+        subprocess.Popen([*python, f"distributed.cli.{name}", *arguments], cwd=folder, stderr=subprocess.DEVNULL)
+        for name, *arguments in commands
+    ]
+    try:
+        yield
+    finally:
+        for process in reversed(running):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def kubernetes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """Start stand-ins for a Kubernetes API server."""
+    started = []
+
+    def start(scheduler: str, operator: bool = True) -> KubernetesApi:
+        api = KubernetesApi(scheduler, operator)
+        threading.Thread(target=api.serve_forever, daemon=True).start()
+        started.append(api)
+        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path)))
+        return api
+
+    yield start
+    for api in started:
+        api.shutdown()
+        api.server_close()
+    gc.collect()  # kr8s leaves its connections to the collector
+
+
+leaves_connections = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@leaves_connections
+def test_a_cluster_on_kubernetes_is_made_used_and_deleted(kubernetes: Any, scheduler: str) -> None:
+    api = kubernetes(scheduler)
+    with executor(FILMS) as client:
+        assert client.submit(sum, [1, 2], resources=resources(FILMS)).result(timeout=60) == 3
+        name = api.created["DaskCluster"]["metadata"]["name"]
+        scaling = api.created["DaskAutoscaler"]["spec"]
+    assert re.fullmatch(r"restore-[0-9a-f]{10}", name)
+    assert scaling == {"cluster": name, "minimum": 0, "maximum": 4}
+    assert api.deleted["DaskCluster"]["metadata"]["name"] == name
+
+
+@leaves_connections
+def test_kubernetes_without_the_operator_is_an_error(kubernetes: Any) -> None:
+    kubernetes("127.0.0.1:1", operator=False)
+    with pytest.raises(RestoreError, match="the Dask operator is not installed there"), executor(FILMS):
+        pass
+
+
+@leaves_connections
+def test_kubernetes_out_of_reach_is_an_error(kubernetes: Any) -> None:
+    api = kubernetes("127.0.0.1:1")
+    api.shutdown()
+    api.server_close()
+    with pytest.raises(RestoreError, match="no Dask cluster can be started on Kubernetes"), executor(FILMS):
+        pass
+
+
+# This machine, and a scheduler that runs
+
+
+def test_each_local_process_sees_its_own_gpu_and_the_dashboard_is_not_public() -> None:
+    with executor(Local(workers=2, devices="0,1")) as client:
+        found = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
+        assert sorted(found.values()) == ["0", "1"]
+        workers = client.scheduler_info()["workers"].values()
+        assert [(one["nthreads"], one["resources"]) for one in workers] == [(1, {"GPU": 1})] * 2
+        assert all(address.startswith("tcp://127.0.0.1:") for address in found)
+        assert client.dashboard_link.startswith("http://127.0.0.1:")
+
+
+def test_a_scheduler_that_runs_is_used_and_left_alone(scheduler: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "ours.yaml", f"kind: dask\naddress: tcp://{scheduler}\ngpus: 1\n")
+    for _ in range(2):
+        with executor(file) as client:
+            assert client.submit(sum, [1, 2], resources={"GPU": 1}).result(timeout=60) == 3
+
+
+def test_a_scheduler_that_does_not_answer_is_an_error() -> None:
+    settings = Dask(address=f"tcp://127.0.0.1:{free_port()}", timeout_seconds=1)
+    with pytest.raises(RestoreError, match=rf"{settings.address}: no Dask scheduler answers"), executor(settings):
+        pass
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Tls:
+    """Write a certificate that signs itself."""
+    made = Security.temporary()
+    files = {"ca": made.tls_ca_file, "cert": made.tls_client_cert, "key": made.tls_client_key}
+    return Tls(**{name: write(tmp_path / f"{name}.pem", text) for name, text in files.items()})
+
+
+def test_a_scheduler_with_tls_is_reached_with_its_certificates_only(certificates: Tls, tmp_path: Path) -> None:
+    port = free_port()
+    tls = [
+        "--tls-ca-file",
+        str(certificates.ca),
+        "--tls-cert",
+        str(certificates.cert),
+        "--tls-key",
+        str(certificates.key),
+    ]
+    options = ["--port", str(port), "--host", "tls://127.0.0.1", "--no-dashboard", *tls]
+    with processes(["dask_scheduler", *options], folder=tmp_path):
+        with executor(Dask(address=f"tls://127.0.0.1:{port}", tls=certificates)) as client:
+            assert client.scheduler_info()["address"] == f"tls://127.0.0.1:{port}"
+        plain = Dask(address=f"tcp://127.0.0.1:{port}", timeout_seconds=1)
+        with pytest.raises(RestoreError, match="no Dask scheduler answers"), executor(plain):
+            pass
