@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skimage.color import rgb2lab
 from torch import Tensor, nn
 
-from restore import generators
+from restore import generators, weights
 from restore.errors import ConfigError, MediaError
 from restore.evaluate import photos, sets
 from restore.evaluate.frechet import network
@@ -27,7 +27,7 @@ def photo(seed: int, height: int = 60, width: int = 80, strength: float = 60) ->
     noise = np.random.default_rng(seed).normal(size=(6, 8, 3)).astype(np.float32)
     smooth = np.asarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC))
     grey = smooth.mean(2, keepdims=True)
-    return np.clip(120 + 40 * grey + strength * (smooth - grey), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(120 + 40 * grey + strength * (smooth - grey), 0, 255), np.uint8)
 
 
 def save(path: Path, picture: NDArray[np.uint8]) -> Path:
@@ -179,7 +179,7 @@ def test_a_network_and_the_same_loaded_from_a_file_colour_alike(tiny_weights: Pa
     loaded = generators.load(tiny_weights, precision="fp32")
     network = generators.build("compact", pixels=64)
     assert isinstance(network, Compact)
-    generators.load_state(network, generators.weights.read_state(tiny_weights), "compact", tiny_weights)
+    generators.load_state(network, weights.read_state(tiny_weights), "compact", tiny_weights)
     rgb = photos.tensor([sets.square(photo(number)) for number in range(3)])
     one, two = photos.colorize(loaded, rgb), photos.colorize(network, rgb)
     assert one.abs().max() > 1
