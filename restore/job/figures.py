@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
+
 from restore.errors import ConfigError
+from restore.film import Progress
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -44,12 +47,41 @@ class Figures:
         while now - self._recent[0][0] > _WINDOW_SECONDS:
             self._recent.popleft()
 
+    def following(self, progress: Progress) -> Progress:
+        """Return a progress that also counts here."""
+        frames: int | None = None
+        parts: int | None = None
+
+        def follow(phase: str, done: int, total: int | None) -> None:
+            nonlocal frames, parts
+            if phase == "files":
+                self.queue = max(0, (total or 0) - done)
+            elif phase == "parts":
+                self.parts, parts = self.parts + (1 if parts is None else done - parts), done
+            elif phase == "restore":  # the first word of a film is what earlier runs have done
+                self.add_frames(0 if frames is None else done - frames)
+                self.gpu_bytes, frames = gpu_bytes(), done
+            else:
+                frames = parts = None
+            progress(phase, done, total)
+
+        return follow
+
     @property
     def frames_per_second(self) -> float:
         """The speed over the last minute."""
         now = time.monotonic()
         recent = [(when, frames) for when, frames in list(self._recent) if now - when <= _WINDOW_SECONDS]
         return sum(frames for _, frames in recent) / max(1.0, now - recent[0][0]) if recent else 0.0
+
+
+def gpu_bytes() -> dict[str, tuple[int, int]]:
+    """Return used and total memory, by device, of the GPUs that this process computes on."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return {}
+    own = [number for number in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(number)]
+    found = {f"cuda:{number}": torch.cuda.mem_get_info(number) for number in own}
+    return {device: (total - free, total) for device, (free, total) in found.items()}
 
 
 @contextmanager

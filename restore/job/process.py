@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 
-import torch
-
 from restore.film import Map
 from restore.job.attempt import Outcome, Task, attempt
 from restore.job.config import JobConfig
+from restore.job.figures import gpu_bytes
 from restore.setup import Options
 
 _EVERY_SECONDS = 0.5
@@ -162,15 +161,6 @@ class _Crew:
         """Let the workers go."""
         self._found = None
         self._stack.close()
-
-
-def gpu_bytes() -> dict[str, tuple[int, int]]:
-    """Return used and total memory, by device, of the GPUs that this process computes on."""
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return {}
-    own = [number for number in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(number)]
-    found = {f"cuda:{number}": torch.cuda.mem_get_info(number) for number in own}
-    return {device: (total - free, total) for device, (free, total) in found.items()}
 
 
 def _end_with_parent() -> None:

@@ -189,7 +189,7 @@ class Schedule:
         entry = active.entry
         self._figures.gpu_bytes |= news.gpu_bytes
         if news.phase == "parts":
-            self._figures.parts += news.done - entry.parts
+            self._figures.parts += news.done - entry.parts if entry.parts else 1
             entry.parts = news.done
             return
         entry.phase = news.phase
