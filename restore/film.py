@@ -45,8 +45,8 @@ class Map(Protocol):
 
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with a phase (``scan``, ``restore``, ``join``), what is done of it, and its total if that is known; where
-others work, before ``restore`` with ``parts``."""
+"""Called with a phase (``scan``, ``restore``, ``join``), what is done of it, and its total if that is known; also with
+``parts`` when one is done."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,11 @@ def _execute(
     """Work on parts, and tell the progress: by frames here, by parts where others do the work."""
     total = sum(len(part) for part in parts)
     done = total - sum(len(part) for part in missing)
+    before = len(parts) - len(missing)
     if progress:
         progress("restore", done, total)
     if execute is not None:
-        for number, record in enumerate(execute(partial(process, job=job), missing), len(parts) - len(missing) + 1):
+        for number, record in enumerate(execute(partial(process, job=job), missing), before + 1):
             done += record.frames
             if progress:
                 progress("parts", number, len(parts))
@@ -178,7 +179,10 @@ def _execute(
         if progress:
             progress("restore", done, total)
 
-    yield from map(partial(process, job=job, progress=count), missing)
+    for number, record in enumerate(map(partial(process, job=job, progress=count), missing), before + 1):
+        if progress:
+            progress("parts", number, len(parts))
+        yield record
 
 
 def _check(film: Film, source: Source) -> None:
