@@ -9,6 +9,7 @@ import warnings
 import click
 
 from restore import __version__
+from restore.cli.data import data
 from restore.cli.evaluate import evaluate
 from restore.cli.films import bench, compare, inspect, run
 from restore.cli.job import job, status
@@ -29,7 +30,7 @@ def cli(verbose: bool, json_log: bool) -> None:
     set_up(verbose=verbose, as_json=json_log)
 
 
-for _command in (run, job, status, inspect, compare, weights, train, evaluate, bench):
+for _command in (run, job, status, inspect, compare, weights, data, train, evaluate, bench):
     cli.add_command(_command)
 
 
