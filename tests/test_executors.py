@@ -28,7 +28,7 @@ from kubernetes_api import KubernetesApi, cluster_schema
 
 from restore.cluster.executors import executor, kubernetes_spec, slurm_options
 from restore.cluster.settings import KINDS, Dask, Kubernetes, Local, Slurm, Tls, load_executor, resources
-from restore.errors import ConfigError, RestoreError
+from restore.errors import ClusterError, ConfigError
 from restore.shipped import data_folder
 
 SHIPPED = ("kubernetes", "local", "slurm")
@@ -236,7 +236,7 @@ def wait_for_end(process: int) -> None:
 def test_a_job_that_slurm_refuses_is_an_error_before_any_work(stand_in: Path) -> None:
     write(stand_in.parent / "bin" / "sbatch", "#!/bin/bash\necho 'invalid partition specified: gpuu' >&2; exit 1\n")
     with (
-        pytest.raises(RestoreError, match="SLURM refuses such a job: invalid partition specified: gpuu"),
+        pytest.raises(ClusterError, match="SLURM refuses such a job: invalid partition specified: gpuu"),
         executor(Slurm(partition="gpuu", interface="lo")),
     ):
         pass
@@ -244,12 +244,12 @@ def test_a_job_that_slurm_refuses_is_an_error_before_any_work(stand_in: Path) ->
 
 def test_slurm_without_its_programs_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RestoreError, match="sbatch is not on this machine"), executor(Slurm()):
+    with pytest.raises(ClusterError, match="sbatch is not on this machine"), executor(Slurm()):
         pass
 
 
 def test_an_interface_that_is_not_there_is_an_error(stand_in: Path) -> None:
-    with pytest.raises(RestoreError, match=r"scheduler for SLURM's workers cannot be started: .*ib7"):
+    with pytest.raises(ClusterError, match=r"scheduler for SLURM's workers cannot be started: .*ib7"):
         executor(Slurm(interface="ib7")).__enter__()
 
 
@@ -382,7 +382,7 @@ def test_a_cluster_on_kubernetes_is_made_used_and_deleted(kubernetes: Any, sched
 @leaves_connections
 def test_kubernetes_without_the_operator_is_an_error(kubernetes: Any) -> None:
     kubernetes("127.0.0.1:1", operator=False)
-    with pytest.raises(RestoreError, match="the Dask operator is not installed there"), executor(FILMS):
+    with pytest.raises(ClusterError, match="the Dask operator is not installed there"), executor(FILMS):
         pass
 
 
@@ -391,7 +391,7 @@ def test_kubernetes_out_of_reach_is_an_error(kubernetes: Any) -> None:
     api = kubernetes("127.0.0.1:1")
     api.shutdown()
     api.server_close()
-    with pytest.raises(RestoreError, match="no Dask cluster can be started on Kubernetes"), executor(FILMS):
+    with pytest.raises(ClusterError, match="no Dask cluster can be started on Kubernetes"), executor(FILMS):
         pass
 
 
@@ -417,7 +417,7 @@ def test_a_scheduler_that_runs_is_used_and_left_alone(scheduler: str, tmp_path: 
 
 def test_a_scheduler_that_does_not_answer_is_an_error() -> None:
     settings = Dask(address=f"tcp://127.0.0.1:{free_port()}", timeout_seconds=1)
-    with pytest.raises(RestoreError, match=rf"{settings.address}: no Dask scheduler answers"), executor(settings):
+    with pytest.raises(ClusterError, match=rf"{settings.address}: no Dask scheduler answers"), executor(settings):
         pass
 
 
@@ -444,5 +444,5 @@ def test_a_scheduler_with_tls_is_reached_with_its_certificates_only(certificates
         with executor(Dask(address=f"tls://127.0.0.1:{port}", tls=certificates)) as client:
             assert client.scheduler_info()["address"] == f"tls://127.0.0.1:{port}"
         plain = Dask(address=f"tcp://127.0.0.1:{port}", timeout_seconds=1)
-        with pytest.raises(RestoreError, match="no Dask scheduler answers"), executor(plain):
+        with pytest.raises(ClusterError, match="no Dask scheduler answers"), executor(plain):
             pass

@@ -18,7 +18,7 @@ import dask.config
 from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 
 from restore.cluster.settings import Dask, Executor, Kubernetes, Local, Slurm, Tls, load_executor, resources
-from restore.errors import ConfigError, RestoreError
+from restore.errors import ClusterError, ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def executor(chosen: str | Path | Executor) -> Iterator[Client]:
 
     Raises:
         ConfigError: The settings are wrong, or need a package that is not installed.
-        RestoreError: The workers cannot be had; the message says why.
+        ClusterError: The workers cannot be had; the message says why.
     """
     settings = load_executor(chosen) if isinstance(chosen, str | Path) else chosen
     with dask.config.set({"distributed.scheduler.unknown-task-duration": _UNKNOWN_TASK}), ExitStack() as stack:
@@ -65,7 +65,7 @@ def _connect(settings: Dask, stack: ExitStack) -> Client:
     try:
         client: Client = Client(settings.address, security=_security(settings.tls), timeout=settings.timeout_seconds)
     except (OSError, TimeoutError) as error:
-        raise RestoreError(f"{settings.address}: no Dask scheduler answers there ({error})") from error
+        raise ClusterError(f"{settings.address}: no Dask scheduler answers there ({error})") from error
     stack.enter_context(client)
     return client
 
@@ -140,11 +140,11 @@ def _gpu_directives(settings: Slurm) -> list[str]:
 def _slurm(settings: Slurm, stack: ExitStack) -> Any:
     jobqueue = _optional("dask_jobqueue", "dask-jobqueue")
     if shutil.which("sbatch") is None:
-        raise RestoreError("the program sbatch is not on this machine; start where jobs can be submitted to SLURM")
+        raise ClusterError("the program sbatch is not on this machine; start where jobs can be submitted to SLURM")
     try:
         cluster = stack.enter_context(jobqueue.SLURMCluster(**slurm_options(settings)))
     except (OSError, ValueError, RuntimeError) as error:
-        raise RestoreError(f"the scheduler for SLURM's workers cannot be started: {error}") from error
+        raise ClusterError(f"the scheduler for SLURM's workers cannot be started: {error}") from error
     _try_job(cluster.job_script())
     return cluster
 
@@ -153,7 +153,7 @@ def _try_job(script: str) -> None:
     """Have SLURM check a job before any is submitted: a job that is refused later would be waited for in vain."""
     found = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False)
     if found.returncode:
-        raise RestoreError(f"SLURM refuses such a job: {found.stderr.strip()}")
+        raise ClusterError(f"SLURM refuses such a job: {found.stderr.strip()}")
 
 
 def kubernetes_spec(settings: Kubernetes, name: str) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def _kubernetes(settings: Kubernetes, stack: ExitStack) -> Any:
         )
     except Exception as error:  # of four libraries, with no common base
         reason = str(error) or type(error).__name__
-        raise RestoreError(f"no Dask cluster can be started on Kubernetes: {reason}") from error
+        raise ClusterError(f"no Dask cluster can be started on Kubernetes: {reason}") from error
     return stack.enter_context(cluster)
 
 
