@@ -8,13 +8,13 @@ from torch import Tensor
 from restore import generators
 from restore.errors import ConfigError
 from restore.generators import Generator, efficientnet
-from restore.generators.compact import Compact
+from restore.generators.compact import GREY_MEAN, GREY_STD, Compact
 from restore.generators.eccv16 import Eccv16
 from restore.train.adapters import bins_of
 from restore.train.config import TrainConfig
 from restore.train.data import Photo
 from restore.train.losses import histogram, nearest_share, palette
-from restore.train.quantise import grid
+from restore.train.quantise import grid, smoothed
 
 
 def started(config: TrainConfig, photos: list[Photo]) -> tuple[Generator, Tensor]:
@@ -36,7 +36,8 @@ def started(config: TrainConfig, photos: list[Photo]) -> tuple[Generator, Tensor
         network.load_state_dict(module.state_dict())
     elif isinstance(network, Compact):
         if config.encoder_weights == "imagenet":
-            network.encoder.load_imagenet(efficientnet.imagenet(network.encoder.variant))
+            published = efficientnet.imagenet(network.encoder.variant)
+            network.encoder.load_imagenet(published, GREY_MEAN, GREY_STD)
         assert counts is not None
         network.bins.copy_(palette(counts, len(network.bins), config.seed))
     elif isinstance(network, Eccv16):
@@ -45,6 +46,8 @@ def started(config: TrainConfig, photos: list[Photo]) -> tuple[Generator, Tensor
         network.temperature = config.temperature
     bins = bins_of(network)
     prior = torch.empty(0) if bins is None or counts is None else nearest_share(counts, bins)
+    if isinstance(network, Eccv16) and bins is not None:
+        prior = smoothed(prior, bins)
     if isinstance(network, Compact) and not config.start:
         with torch.no_grad():  # start from the colours' own frequencies, as a detector does
             network.head.bias.copy_((prior + 1e-4).log())  # type: ignore[union-attr]
