@@ -88,9 +88,11 @@ def test_figures_are_on_loopback_and_gone_afterwards(figures: Figures) -> None:
 
 
 def test_a_port_that_is_taken_is_named(figures: Figures, port: int) -> None:
-    with pytest.raises(ConfigError, match=rf"no metrics on 127.0.0.1:{port} \(Address already in use\)"):
-        with published(figures, port):
-            pass
+    with (
+        pytest.raises(ConfigError, match=rf"no metrics on 127.0.0.1:{port} \(Address already in use\)"),
+        published(figures, port),
+    ):
+        pass
 
 
 def test_without_the_package_the_extra_is_named(figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,9 +104,11 @@ def test_without_the_package_the_extra_is_named(figures: Figures, monkeypatch: p
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"needs prometheus-client; pip install 'restore\[metrics\]'"):
-        with published(figures, 0):
-            pass
+    with (
+        pytest.raises(ConfigError, match=r"needs prometheus-client; pip install 'restore\[metrics\]'"),
+        published(figures, 0),
+    ):
+        pass
 
 
 def test_a_run_is_counted_by_following_its_progress() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from restore.cli.bars import Bars
-from restore.cli.options import options_of_run, options_of_workers
+from restore.cli.options import options_of_metrics, options_of_run, options_of_workers
 
 
 @click.command()
@@ -22,13 +22,16 @@ from restore.cli.options import options_of_run, options_of_workers
 @click.option("--chunk", type=click.IntRange(1), default=16, show_default=True, help="Frames held in memory together.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--fresh", is_flag=True, help="Do not continue an interrupted run, start over.")
-def run(sources: tuple[str, ...], output: str, **options: Any) -> None:
+@options_of_metrics
+def run(sources: tuple[str, ...], output: str, metrics_port: int | None, metrics_address: str, **options: Any) -> None:
     """Restore SOURCE: a film, a still, a folder of stills, or a numbered sequence (scan_%06d.dpx)."""
+    from restore.job import Figures, published
     from restore.run import describe, run
 
-    bars, began = Bars(), time.monotonic()
+    bars, figures, began = Bars(), Figures(), time.monotonic()
     try:
-        reports = run(list(sources), output, progress=bars, **options)
+        with published(figures, metrics_port, metrics_address):
+            reports = run(list(sources), output, progress=figures.following(bars), **options)
     finally:
         bars.close()
     for line in describe(reports, time.monotonic() - began):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from restore.cli.options import options_of_metrics
+
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
@@ -14,8 +16,7 @@ import click
     "--watch", "watch_seconds", type=click.FloatRange(min=0.1), is_flag=False, flag_value=10.0, metavar="[SECONDS]",
     help="Keep looking for sources that arrive, so often [10], until stopped.",
 )  # fmt: skip
-@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve figures for Prometheus; 0 is any free port.")
-@click.option("--metrics-address", default="127.0.0.1", show_default=True, help="Interface for them.")
+@options_of_metrics
 def job(config: Path, watch_seconds: float | None, metrics_port: int | None, metrics_address: str) -> None:
     """Restore all sources that CONFIG names and that are not finished.
 
@@ -30,16 +31,17 @@ def job(config: Path, watch_seconds: float | None, metrics_port: int | None, met
             config, watch_seconds=watch_seconds, metrics_port=metrics_port, metrics_address=metrics_address
         )
     except ConfigError as error:
-        raise click.UsageError(str(error)) from error
+        click.echo(f"restore: {error}", err=True)
+        sys.exit(2)
     for line in report.lines():
         click.echo(line)
     sys.exit(report.exit_code)
 
 
 @click.command()
-@click.argument("target", type=click.Path(path_type=Path), metavar="OUT|CONFIG")
+@click.argument("target", metavar="OUT|CONFIG")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def status(target: Path, as_json: bool) -> None:
+def status(target: str, as_json: bool) -> None:
     """Say what is done, running and failed, of a job, of its output root, or of one result; changes nothing."""
     from restore.job.status import status
 

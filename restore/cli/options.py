@@ -91,3 +91,14 @@ def options_of_workers(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def options_of_metrics(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that publish figures."""
+    address = click.option(
+        "--metrics-address", default="127.0.0.1", show_default=True, help="Interface of --metrics-port."
+    )
+    port = click.option(
+        "--metrics-port", type=click.IntRange(0, 65535), help="Serve figures for Prometheus; 0 is any free port."
+    )
+    return port(address(command))

@@ -15,7 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 from types import FrameType
 
-from restore.errors import RestoreError
+from restore.errors import ConfigError, RestoreError
 from restore.job.clean import clean
 from restore.job.config import JobConfig, load
 from restore.job.figures import Figures, published
@@ -39,6 +39,8 @@ class Exit(IntEnum):
 
     DONE = 0
     """All is done, or there was nothing to do."""
+    ERROR = 1
+    """The job could not be done at all, as where a store cannot be reached."""
     BAD_CONFIG = 2
     FAILED = 3
     """Some sources failed; the others are done."""
@@ -72,7 +74,7 @@ def run_job(
     """
     config = load(path)
     root = place(config.output)
-    keys = Keys(film=config.key(still=False), still=config.key(still=True))
+    keys = _keys(config)
     report, figures = RunReport(config.output, datetime.now(UTC), str(path)), Figures()
     journal = Journal(root, report, config.reports)
     with _signals() as stop, published(figures, metrics_port, metrics_address) as port:
@@ -88,6 +90,14 @@ def run_job(
             report.exit_code, report.note = Exit.HELD, str(error)
             log.warning("%s", error)
     return report
+
+
+def _keys(config: JobConfig) -> Keys:
+    """Hash what was chosen, which also looks whether pipeline, profile, weights and settings are right."""
+    try:
+        return Keys(film=config.key(still=False), still=config.key(still=True))
+    except RestoreError as error:
+        raise ConfigError(str(error)) from error
 
 
 class Stop:
@@ -121,6 +131,11 @@ class _Run:
                 self._until(items, conflicts)
             else:
                 self._watch(watch_seconds)
+        except RestoreError as error:
+            self.report.note = str(error)
+            self.report.exit_code = Exit.BAD_CONFIG if isinstance(error, ConfigError) else Exit.ERROR
+            log.error("%s", error)
+            raise
         finally:
             busy = not self.schedule.idle
             self.schedule.stop(self.stop.reason or "an error")
