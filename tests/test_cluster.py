@@ -1,0 +1,166 @@
+"""Workers on this machine: the same output for any number of them, whatever befalls them."""
+
+from __future__ import annotations
+
+import ast
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+from distributed import Client
+from media import frame_hashes
+from mishaps import Mishap, failing, film_of, hanging, numbered_parts, reel, trivial
+
+import restore
+from restore.cluster import Limits, connect, dask_map, local_workers
+from restore.cluster.dask_map import SLOTS, WINDOW
+from restore.cluster.executors import executor
+from restore.cluster.settings import Local
+from restore.errors import ConfigError, StageError
+from restore.film import restore_film
+from restore.plan import Part
+from restore.setup import Options
+
+
+@pytest.fixture(scope="module")
+def options(tiny_weights: Path) -> Options:
+    return Options(weights=str(tiny_weights), device="cpu", precision="fp32", profile="archive")
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory, options: Options) -> tuple[Path, list[str]]:
+    """A film of three shots, and the planes of its undisturbed result."""
+    folder = tmp_path_factory.mktemp("reel")
+    path = reel(folder / "in.mp4")
+    restore_film(film_of(path, folder / "out.mkv", options))
+    return path, frame_hashes(folder / "out.mkv", "all")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with executor(Local(workers=2)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_output_does_not_depend_on_how_many_processes_there_are(
+    film: tuple[Path, list[str]], options: Options, count: int, tmp_path: Path
+) -> None:
+    with local_workers(count) as execute:
+        restore_film(film_of(film[0], tmp_path / "out.mkv", options), execute=execute)
+    assert frame_hashes(tmp_path / "out.mkv", "all") == film[1]
+
+
+def test_a_worker_killed_twice_in_the_same_part_is_survived(
+    film: tuple[Path, list[str]], options: Options, client: Client, tmp_path: Path
+) -> None:
+    mishap = Mishap("die", str(tmp_path / "notes"), times=2)
+    restore_film(film_of(film[0], tmp_path / "out.mkv", options, mishap), execute=dask_map(client))
+    assert len(list((tmp_path / "notes").iterdir())) >= 3
+    assert frame_hashes(tmp_path / "out.mkv", "all") == film[1]
+    assert not (tmp_path / "out.mkv.restore").exists()
+
+
+def test_a_part_whose_worker_hangs_is_done_elsewhere(
+    film: tuple[Path, list[str]], options: Options, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mishap = Mishap("hang", str(tmp_path / "notes"))
+    execute = dask_map(client, limits=Limits(part_seconds=8))
+    restore_film(film_of(film[0], tmp_path / "out.mkv", options, mishap), execute=execute)
+    assert "frames 0-16: not done within 8 s" in caplog.text
+    assert frame_hashes(tmp_path / "out.mkv", "all") == film[1]
+
+
+def test_a_part_that_always_hangs_is_named(client: Client) -> None:
+    execute = dask_map(client, limits=Limits(part_seconds=0.5))
+    with pytest.raises(StageError, match=r"frames 0-9: not done within 0 s, on 3 workers; see --part-timeout"):
+        list(execute(hanging, numbered_parts(1)))
+
+
+def test_the_error_of_a_part_is_raised_as_it_is(client: Client) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
+        list(dask_map(client)(failing, numbered_parts(3)))
+
+
+def test_few_parts_are_given_out_at_a_time_however_many_there_are(client: Client) -> None:
+    taken = 0
+
+    def parts() -> Iterator[Part]:
+        nonlocal taken
+        for part in numbered_parts(300):
+            taken += 1
+            yield part
+
+    done = []
+    for record in dask_map(client)(trivial, parts()):
+        done.append(record.number)
+        assert taken - len(done) < WINDOW * SLOTS
+    assert sorted(done) == list(range(300))
+
+
+def test_time_limits_come_from_what_parts_take() -> None:
+    limits, quick, slow = Limits(), deque([0.01] * 3), deque([2.0, 2.0, 100.0])
+    assert limits.of(100, deque([1.0] * 2), 0) == 7200
+    assert limits.of(100, quick, 0) == 120
+    assert limits.of(100, slow, 0) == 2000
+    assert limits.of(100, slow, 2) == 8000
+    assert Limits(part_seconds=5).of(100, slow, 2) == 5
+
+
+def test_workers_listen_on_loopback_only_and_end_with_the_run(
+    options: Options, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "restore.cluster")
+    us = psutil.Process()
+    before = set(us.children(recursive=True))
+    with connect(Options(workers=2, weights=options.weights, device="cpu")) as crew:
+        assert crew is not None
+        assert crew.options.threads >= 1
+        processes = [us, *us.children(recursive=True)]
+        places = {c.laddr.ip for p in processes for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    assert places == {"127.0.0.1"}
+    assert "dashboard: http://127.0.0.1:" in caplog.text
+    assert len(set(processes) - before) >= 3
+    left = [child for child in set(us.children(recursive=True)) - before if "spawn_main" in child.cmdline()[-2]]
+    assert left == []
+
+
+def test_without_workers_there_is_no_crew(options: Options) -> None:
+    with connect(options) as crew:
+        assert crew is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"workers": 2, "dask": "tcp://127.0.0.1:1"}, "choose one of them"),
+        ({"dask": "tcp://127.0.0.1:1", "executor": "local"}, "choose one of them"),
+        ({"dask_tls_ca": "ca.pem"}, "dask-tls-ca, dask-tls-cert and dask-tls-key together"),
+        ({"threads": -1}, "threads must not be negative"),
+        ({"part_timeout": 0}, "part-timeout must be positive"),
+        ({"dask_timeout": -1}, "dask-timeout must be positive"),
+    ],
+)
+def test_options_that_contradict_are_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Options(**wrong)  # type: ignore[arg-type]
+
+
+def test_workers_need_devices_of_one_type(tmp_path: Path, film: tuple[Path, list[str]], options: Options) -> None:
+    for device, message in (("cpu,cuda:0", "devices of one type"), ("cuda", "compute on cpu only")):
+        with pytest.raises(ConfigError, match=message):
+            film_of(film[0], tmp_path / "out.mkv", Options(weights=options.weights, device=device, workers=2))
+
+
+def test_nothing_is_unpickled_from_files() -> None:
+    """Sources, weights, plans and records are data; only Dask's own messages between processes are pickled."""
+    for path in Path(restore.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "torch.load"):
+                words = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                assert words.get("allow_pickle") == "False" or words.get("weights_only") == "True", path
