@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -99,7 +100,7 @@ def examine(content: bytes, criteria: Criteria, form: Form) -> Examined:
         with warnings.catch_warnings(action="ignore"):  # odd metadata and huge pictures: Pillow reads them all the same
             return _examined(content, criteria, form)
     except BROKEN as error:
-        return Examined("broken", f"{type(error).__name__}: {error}"[:120])
+        return Examined("broken", re.sub(r" ?<.*>", "", f"{type(error).__name__}: {error}")[:120])  # no addresses
 
 
 def _examined(content: bytes, criteria: Criteria, form: Form) -> Examined:
@@ -137,10 +138,10 @@ def judge(picture: Picture, criteria: Criteria) -> tuple[str, str]:
     tests = (
         ("dark", float((lightness < 8).mean()), criteria.dark),
         ("bright", float((lightness > 97).mean()), criteria.bright),
+        ("flat", float(same), criteria.equal),
         ("tinted", -spread(lightness, ab), -criteria.toned_spread if hue > criteria.one_hue else -criteria.spread),
         ("grey", -colorfulness(picture), -criteria.colorfulness),
         ("grey", -float((chroma > criteria.chroma).mean()), -criteria.colored),
-        ("flat", float(same), criteria.equal),
         ("flat", -len(np.unique(coarse @ np.array([256, 16, 1]))), -criteria.colors),
     )
     for reason, found, limit in tests:
@@ -173,12 +174,13 @@ def trim(picture: Picture, share: float = 0.25) -> Picture:
 
 
 def _border(rows: Picture, share: float) -> int:
-    """Count the rows from the first on that are plain black or white; a row of ringing beside them goes too."""
+    """Count the rows from the first on that are plain black or white; a row of ringing beside them goes too.
+
+    What goes on beyond `share` of the rows is no border but the picture, a night sky for example.
+    """
     first = rows[: int(len(rows) * share)]
-    low, high = first.min((1, 2)), first.max((1, 2))
-    plain = (high < 24) | (low > 231)
-    count = int(plain.argmin()) if not plain.all() else len(plain)
-    return min(count + 1, len(first)) if count else 0
+    plain = (first.max((1, 2)) < 24) | (first.min((1, 2)) > 231)
+    return int(plain.argmin()) + 1 if plain[:1].all() and not plain.all() else 0
 
 
 def _resized(picture: Picture, side: int) -> Image.Image:
@@ -213,5 +215,5 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except ImageCms.PyCMSError:  # damaged, or for samples of another kind: cameras and web sites make such
+    except (ImageCms.PyCMSError, OSError):  # damaged, or for samples of another kind: cameras and web sites make such
         return None
