@@ -31,7 +31,8 @@ def clean(root: Place, items: Collection[Item]) -> None:
         items: Its sources.
     """
     expected = {str(root / item.output) for item in items}
-    for path in list(_leftovers(root)):
+    # claims last: of some work folders only they say the source
+    for path in sorted(_leftovers(root), key=lambda path: path.suffix == ".json"):
         output = path.parent / path.name.removesuffix(path.suffix)
         try:
             if path.suffix == ".lease":

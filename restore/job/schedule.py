@@ -16,7 +16,7 @@ from restore.job.config import JobConfig
 from restore.job.figures import Figures
 from restore.job.find import Item, output_place
 from restore.job.process import Advance, Message, Slot
-from restore.job.record import claim, finished, source_version
+from restore.job.record import claim, finished, source_version, write_record
 from restore.job.report import Entry, RunReport, State
 from restore.lease import Lease, LeaseHeld, lease
 from restore.storage import Place
@@ -151,7 +151,10 @@ class Schedule:
         due.item = item = replace(item, stat=stat)
         settings = getattr(self._keys, item.kind)
         output, version = output_place(self._root, item.output), source_version(item)
-        if self._skip(entry, finished(output, version, settings)):
+        record = finished(output, version, settings)
+        if self._skip(entry, record):
+            if record and record["source"] != item.name:  # it was moved, and may change there
+                write_record(output, record | {"source": item.name})
             return
         if why := self._conflicts.get(item.name):
             raise MediaError(why, item.name)
