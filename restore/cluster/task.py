@@ -20,9 +20,10 @@ from restore.machine import Machine, this_machine
 from restore.part import Job, PartRecord, finished
 from restore.plan import Part
 from restore.scratch import local_source
+from restore.scratch import local_source
 from restore.source.numbered import numbered
 from restore.source.probe import fingerprint
-from restore.storage import Place, place
+from restore.storage import Place
 
 TOPIC = "restore-parts"
 """Where workers say which part they begin; one for all runs, as schedulers keep topics for ever."""
@@ -70,12 +71,12 @@ def order_for(work: Work, run: str, machine: Machine) -> Order:
 
 def write_token(job: Job, order: Order) -> None:
     """Put a file into the work folder that every worker must see."""
-    (place(job.folder) / order.token).write_bytes(order.run.encode())
+    (job.folder / order.token).write_bytes(order.run.encode())
 
 
 def remove_token(job: Job, order: Order) -> None:
     """Remove the file again."""
-    (place(job.folder) / order.token).remove()
+    (job.folder / order.token).remove()
 
 
 def work_on(part: Part, work: Work, order: Order) -> PartRecord:
@@ -103,7 +104,7 @@ def _check_once(order: Order, job: Job, name: str) -> None:
             return
         try:
             _check_machine(order.machine, job)
-            _check_folder(place(job.folder), order)
+            _check_folder(job.folder, order)
             _check_source(job)
             _check_weights(order)
         except RestoreError as error:
@@ -149,12 +150,11 @@ def _check_folder(folder: Place, order: Order) -> None:
 
 
 def _check_source(job: Job) -> None:
-    sequence = job.source.kind == "sequence"
     remedy = "put the source into a folder that all machines share under the same path"
     try:
         with local_source(job.source, job.scratch, keep=True) as source:
-            path = source.path
-            seen = numbered(Path(path)) is not None if sequence else fingerprint(path) == job.source.fingerprint
+            sequence = job.source.kind == "sequence"  # of which a look at all frames would take long
+            seen = numbered(Path(source.path)) if sequence else fingerprint(source.path) == job.source.fingerprint
     except RestoreError as error:
         raise ClusterError(f"does not see the source ({error}); {remedy}") from error
     if not seen:
