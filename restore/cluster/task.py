@@ -20,7 +20,6 @@ from restore.machine import Machine, this_machine
 from restore.part import Job, PartRecord, finished
 from restore.plan import Part
 from restore.scratch import local_source
-from restore.scratch import local_source
 from restore.source.numbered import numbered
 from restore.source.probe import fingerprint
 from restore.storage import Place
