@@ -9,6 +9,8 @@ import json
 import resource
 import struct
 import tarfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -389,6 +391,21 @@ def test_a_source_that_has_gone_stops_the_run(source: Path, tmp_path: Path, monk
     source.rename(tmp_path / "away")
     with pytest.raises(MediaError, match="has gone; run again when it is back"):
         prepare([source], tmp_path / "other", SMALL)
+
+
+def test_a_worker_that_dies_is_said_so(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dead(ThreadPoolExecutor):
+        def __init__(self, workers: int, **_: object) -> None:
+            super().__init__(workers)
+
+        def submit(self, *_: object) -> Future[Any]:  # type: ignore[override]
+            future: Future[Any] = Future()
+            future.set_exception(BrokenProcessPool("a process in the process pool was terminated abruptly"))
+            return future
+
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Dead)
+    with pytest.raises(RestoreError, match=r"a worker process died.* run again with fewer workers"):
+        prepare([source], tmp_path / "set", SMALL, workers=2)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,12 @@ def test_hidden_files_are_not_pictures(folder: Path) -> None:
     assert len(data.find(folder)) == 6
 
 
+def test_a_link_that_runs_in_a_circle_does_no_harm(folder: Path) -> None:
+    (folder / "round").symlink_to(folder, target_is_directory=True)
+    (folder / "lost.jpg").symlink_to(folder / "none.jpg")
+    assert len(data.find(folder)) == 6
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"nowhere: expected a folder"):
         data.find(tmp_path / "nowhere")

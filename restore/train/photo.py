@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import struct
 import tarfile
 import zlib
@@ -72,7 +73,7 @@ def find(source: Path) -> list[Photo]:
     if source.is_file():
         photos = _members(source)
     elif source.is_dir():
-        photos = _files(source)
+        photos = list(_files(source))
     else:
         raise MediaError("expected a folder of colour photographs or of tar files of them", str(source))
     if not photos:
@@ -80,17 +81,26 @@ def find(source: Path) -> list[Photo]:
     return photos
 
 
-def _files(folder: Path) -> list[Photo]:
-    photos: list[Photo] = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.name.startswith(".") or not path.is_file():
+def _files(folder: Path) -> Iterator[Photo]:
+    """Give the pictures below a folder; links to folders are not followed, for they may run in circles."""
+    for entry in _entries(folder):
+        suffix = Path(entry.name).suffix.lower()
+        if suffix in _SUFFIXES and entry.is_file():
+            yield Photo(folder, None, entry.stat().st_size, Path(entry.path).relative_to(folder).as_posix())
+        elif suffix == ".tar" and entry.is_file():
+            yield from _members(Path(entry.path))
+
+
+def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.name.startswith("."):
             continue  # macOS leaves ._x.jpg beside x.jpg
-        if path.suffix.lower() in _SUFFIXES:
-            photos.append(Photo(folder, None, path.stat().st_size, name))
-        elif path.suffix.lower() == ".tar":
-            photos += _members(path)
-    return photos
+        if entry.is_dir(follow_symlinks=False):
+            yield from _entries(entry.path)
+        else:
+            yield entry
 
 
 def _members(path: Path) -> list[Photo]:
