@@ -201,11 +201,11 @@ def _remove_unused(entry: Path) -> None:
         shutil.rmtree(entry, ignore_errors=True)
 
 
-def _sweep(root: Path, idle: float = IDLE_SECONDS) -> None:
+def _sweep(root: Path) -> None:
     """Remove what has not been used for a while, and what processes that died have left."""
     for entry in root.iterdir():
         with suppress(FileNotFoundError):
-            if time.time() - (entry / _LOCK).stat().st_mtime >= idle:
+            if time.time() - (entry / _LOCK).stat().st_mtime >= IDLE_SECONDS:
                 _remove_unused(entry)
 
 
