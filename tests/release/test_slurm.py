@@ -74,9 +74,8 @@ def wait_until(condition: Callable[[], object], seconds: float) -> None:
 @pytest.fixture
 def ours(tmp_path: Path) -> Path:
     path = tmp_path / "ours.yaml"
-    path.write_text(
-        f"kind: slurm\ngpus: 0\ncores: 1\nmemory: 2GiB\nwalltime: '00:30:00'\ninterface: lo\nmaximum: 2\nlogs: {tmp_path}\n"
-    )
+    values = {"kind": "slurm", "gpus": 0, "cores": 1, "memory": "2GiB", "walltime": "00:30:00", "interface": "lo"}
+    path.write_text(json.dumps({**values, "maximum": 2, "logs": str(tmp_path)}))
     return path
 
 
@@ -107,7 +106,7 @@ def test_a_job_that_ends_before_the_work_is_done_is_replaced(ours: Path) -> None
 
 def test_a_partition_that_is_not_there_is_said_before_any_work() -> None:
     with (
-        pytest.raises(ClusterError, match="(?s)SLURM refuses such a job: .*[Pp]artition"),
+        pytest.raises(ClusterError, match=r"(?s)SLURM refuses such a job: .*[Pp]artition"),
         executor(Slurm(partition="nowhere", gpus=0, interface="lo")),
     ):
         pass
