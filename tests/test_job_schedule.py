@@ -230,12 +230,20 @@ def test_progress_and_warnings_reach_report_figures_and_log(make: Make, caplog: 
     assert (vars(told)["film"], vars(told)["frames"]) == (entry.source, 40)
 
 
+def _caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "passing"),
     [
         (MediaError("is damaged", "in.mov"), False),
         (MediaError("no space left", "out.mov"), False),
-        (MediaError("the store could not read it", "s3://bucket/in.mov"), True),
+        (_caused(MediaError("the store could not read it", "s3://bucket/in.mov"), OSError("reset")), True),
+        (_caused(MediaError("no permission", "s3://bucket/in.mov"), PermissionError("no")), False),
+        (_caused(MediaError("is damaged", "s3://bucket/in.mov"), MediaError("is damaged", "copy.mov")), False),
+        (MediaError("is damaged", "s3://bucket/in.mov"), False),
         (ChangedError("was changed", "in.mov"), True),
         (StageError("its worker died several times", "part", (0, 9)), True),
         (StageError("out of memory", "neural", (0, 9)), False),

@@ -7,6 +7,8 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+import av
+
 from restore import stills
 from restore.config import dump_pipeline
 from restore.errors import ClusterError, MediaError, RestoreError, StageError
@@ -81,10 +83,16 @@ def attempt(task: Task, config: JobConfig, workers: Workers, progress: Progress)
 def may_pass(error: Exception) -> bool:
     """Tell whether an error may be gone when tried again: of a store, a network or a worker, not of a source."""
     if isinstance(error, MediaError):
-        return "://" in error.path or isinstance(error, ChangedError)
+        return isinstance(error, ChangedError) or _of_store(error)
     if isinstance(error, StageError):
         return error.stage == "part"
     return isinstance(error, ClusterError | LeaseLost | ConnectionError | TimeoutError)
+
+
+def _of_store(error: MediaError) -> bool:
+    """Tell whether a store has failed: the client of one has raised something, and not the reader of a file."""
+    reasons = MediaError | av.FFmpegError | FileNotFoundError | PermissionError | None
+    return "://" in error.path and not isinstance(error.__cause__, reasons)
 
 
 def complete(item: Item) -> bool:
