@@ -11,7 +11,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from distributed import Client
 from media import frame_hashes
-from mishaps import Mishap, failing, film_of, hanging, numbered_parts, reel, trivial
+from mishaps import Mishap, failing, film_of, generous_limit, hanging, numbered_parts, reel, trivial
 
 import restore
 from restore.cluster import Limits, connect, dask_map, local_workers
@@ -66,10 +66,11 @@ def test_a_worker_killed_twice_in_the_same_part_is_survived(
 def test_a_part_whose_worker_hangs_is_done_elsewhere(
     film: tuple[Path, list[str]], options: Options, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    limit = generous_limit(film[0], tmp_path, options, dask_map(client))
     mishap = Mishap("hang", str(tmp_path / "notes"))
-    execute = dask_map(client, limits=Limits(part_seconds=8))
+    execute = dask_map(client, limits=Limits(part_seconds=limit))
     restore_film(film_of(film[0], tmp_path / "out.mkv", options, mishap), execute=execute)
-    assert "frames 0-16: not done within 8 s" in caplog.text
+    assert f"frames 0-16: not done within {limit:.0f} s" in caplog.text
     assert frame_hashes(tmp_path / "out.mkv", "all") == film[1]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from distributed import Security
 from media import frame_hashes
-from mishaps import TESTS, Mishap, end, film_of, records, reel, scheduler, started, wait_for, workers
+from mishaps import TESTS, Mishap, end, film_of, generous_limit, records, reel, scheduler, started, wait_for, workers
 
 import restore
 from restore.cluster import connect, crew
@@ -127,7 +127,7 @@ def test_a_restarted_scheduler_is_found_again(
 ) -> None:
     output, done = tmp_path / "out.mkv", []
     with scheduler(tmp_path) as (first, address), workers(address, 1, tmp_path):
-        slow = Mishap("dawdle", str(tmp_path / "notes"), times=0, seconds=0.2)
+        slow = Mishap("hang", str(tmp_path / "notes"), times=0, seconds=0.2)
 
         def run() -> None:
             with connect(replace(options, dask=address)) as workers:
@@ -154,7 +154,7 @@ def test_a_scheduler_that_stays_lost_is_said_and_finished_parts_are_kept(
 ) -> None:
     output = tmp_path / "out.mkv"
     with scheduler(tmp_path) as (process, address), workers(address, 1, tmp_path):
-        slow = Mishap("dawdle", str(tmp_path / "notes"), times=0, seconds=0.2)
+        slow = Mishap("hang", str(tmp_path / "notes"), times=0, seconds=0.2)
         with connect(replace(options, dask=address, dask_timeout=1)) as workers_there:
             assert workers_there is not None
             one = film_of(film[0], output, workers_there.options, slow)
@@ -172,21 +172,19 @@ def test_a_scheduler_that_stays_lost_is_said_and_finished_parts_are_kept(
     assert frame_hashes(output, "all") == film[1]
 
 
-def test_a_hung_worker_without_a_nanny_is_left_and_its_late_result_ignored(
-    film: tuple[Path, list[str]], options: Options, tmp_path: Path
+def test_a_hung_worker_without_a_nanny_is_left(
+    film: tuple[Path, list[str]], options: Options, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    output = tmp_path / "out.mkv"
-    with (
-        scheduler(tmp_path) as (_, address),
-        workers(address, 2, tmp_path, "--no-nanny"),
-        connect(replace(options, dask=address, part_timeout=6)) as crew,
-    ):
-        assert crew is not None
-        restore_film(film_of(film[0], tmp_path / "warm.mkv", crew.options), execute=crew)
-        late = Mishap("dawdle", str(tmp_path / "notes"))
-        restore_film(film_of(film[0], output, crew.options, late), execute=crew)
-    assert len(list((tmp_path / "notes").iterdir())) >= 2
-    assert frame_hashes(output, "all") == film[1]
+    with scheduler(tmp_path) as (_, address), workers(address, 2, tmp_path, "--no-nanny"):
+        with connect(replace(options, dask=address)) as crew:
+            assert crew is not None
+            limit = generous_limit(film[0], tmp_path, crew.options, crew)
+        with connect(replace(options, dask=address, part_timeout=limit)) as crew:
+            assert crew is not None
+            hung = Mishap("hang", str(tmp_path / "notes"))
+            restore_film(film_of(film[0], tmp_path / "out.mkv", crew.options, hung), execute=crew)
+    assert f"frames 0-16: not done within {limit:.0f} s" in caplog.text
+    assert frame_hashes(tmp_path / "out.mkv", "all") == film[1]
 
 
 def test_a_dead_scheduler_is_named(options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

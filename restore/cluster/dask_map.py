@@ -275,7 +275,7 @@ class _Run:
     def _check_hangs(self) -> None:
         now = time.monotonic()
         for task in list(self.tasks.values()):
-            if task.worker is None:
+            if task.worker is None or task.future.done():
                 continue
             limit = self.limits.of(len(task.part), self.frame_seconds, task.hangs)
             if task.worker not in self.workers:
