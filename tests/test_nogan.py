@@ -171,8 +171,8 @@ def test_four_pictures_are_learned_by_heart(config: TrainConfig, photographs: Pa
     for seed in range(3):
         (photographs / f"{seed}.jpg").write_bytes(picture(seed))
     still = dataclasses.replace(
-        config, pretrain=(Row(64, 4, steps=60, rate=3e-3),), content=Content(absolute=1.0), average=0.9, dropout=0.0,
-        augmentation=dataclasses.replace(config.augmentation, crop_area=1.0, crop_aspect=1.0, flip=0.0),
+        config, pretrain=(Row(64, 4, steps=60, rate=3e-3),), content=Content(absolute=1.0), average=0.9,
+        augmentation=dataclasses.replace(config.augmentation, crop_area=1.0, crop_aspect=1.0, flip=0.0, share=0.0),
         degradation=dataclasses.replace(config.degradation, share=0.0, orthochromatic=0.0), validation_pictures=4,
         settings={"bins": 32, "pixels": 64}, checkpoint_every=99.0,
     )  # fmt: skip
@@ -243,7 +243,7 @@ def test_the_phases_follow_one_another_and_leave_their_curve(short_gan: TrainCon
         ]  # fmt: skip
     with (short_gan.output / "gan-0.csv").open() as file_:
         rows = list(csv.DictReader(file_))
-    assert [row["snapshot"] for row in rows] == ["before", "gan-0-000002", "gan-0-000004", "gan-0-000006"]
+    assert [row["snapshot"] for row in rows] == ["gan-0-before", "gan-0-000002", "gan-0-000004", "gan-0-000006"]
     assert [row["chosen"] for row in rows].count("True") == 1
     assert cv2.imread(str(short_gan.output / "gan-0.png")) is not None
 

@@ -9,6 +9,7 @@ Source: Antic, DeOldify, "What is NoGAN?" (2019); Heusel et al. 2017 for the two
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -56,6 +58,8 @@ def train(config: TrainConfig, *, resume: bool = True, progress: Callable[[Progr
         run = Run(config, team, progress)
         if resume and (config.output / CHECKPOINT).exists():
             run.load(lambda: _critic(config, team))
+        elif team.leads:
+            shutil.rmtree(_snapshots(run), ignore_errors=True)  # of an earlier run
         pretrain(run)
         settle(run)
         for cycle in range(config.cycles if config.gan.steps else 0):
@@ -174,8 +178,9 @@ def play(run: Run, cycle: int) -> None:
         else:
             _generator_step(run, painting, run.critic, optimizers["generator"], batch, content)
             run.notes["turn"] = "critic"
-        if (run.step + 1) % gan.snapshot_every == 0:
-            snapshots.take(run, cycle)
+        if (run.step + 1) % gan.snapshot_every == 0 and run.team.leads:
+            network = run.average if gan.average else generator
+            snapshots.take(_snapshots(run) / f"gan-{cycle}-{run.step + 1:06d}.safetensors", network)
 
 
 def _critic_step(run: Run, painting: nn.Module, critic: nn.Module, optimizer: Optimizer, batch: Batch) -> float:
@@ -203,12 +208,25 @@ def choose(run: Run, cycle: int) -> None:
     """Keep the snapshot at the inflection point: the generator of the next cycle, or of the end."""
     if not run.enter_once(f"choose-{cycle}"):
         return
+    folder, config = _snapshots(run), run.config
+    best = folder / f"best-{cycle}.safetensors"
     if run.team.leads:
-        snapshots.keep_best(run, cycle)
+        before = folder / f"gan-{cycle}-before.safetensors"
+        snapshots.take(before, run.average)
+        files = [before, *sorted(folder.glob(f"gan-{cycle}-0*.safetensors"))]
+        table = config.output / f"gan-{cycle}.csv"
+        chosen = snapshots.best_of(
+            files, run.average, lambda name: run.judge(run.average, snapshot=name), config.choice, table
+        )
+        shutil.copyfile(chosen, best)
     run.team.wait()
-    run.average.load_state_dict(snapshots.best(run, cycle))
+    run.average.load_state_dict(load_file(best, device=str(run.team.device)))
     run.generator.load_state_dict(run.average.state_dict())
     run.leave()
+
+
+def _snapshots(run: Run) -> Path:
+    return run.config.output / "snapshots"
 
 
 # What the phases share

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import logging
 import math
 import time
@@ -26,6 +25,7 @@ from restore.train.config import Row, TrainConfig
 from restore.train.data import Batch
 from restore.train.start import started
 from restore.train.team import Team
+from restore.train.validate import judge, write_picture, write_rows
 
 log = logging.getLogger(__name__)
 
@@ -130,15 +130,26 @@ class Run:
         return found
 
     def judge(self, network: Generator, **more: Any) -> dict[str, Any]:
-        """Score a network on the validation photographs; write the row, the curve and a sheet."""
-        from restore.train.validate import judge  # it draws sheets: nothing of the loop
+        """Score a network on the validation photographs; write the row and a sheet.
 
-        row = {"phase": self.phase or self.finished[-1], "step": self.step, "samples": self.samples}
-        row |= {"minutes": round(self.seconds / 60, 2)} | more
-        count = self.config.choice.pictures if "snapshot" in more else self.config.validation_pictures
-        row |= judge(self, network, more.get("snapshot", f"{row['phase']}-{self.step:06d}"), count)
+        Args:
+            network: A generator.
+            **more: Further columns; a ``snapshot`` names the sheet, and is scored on as many photographs as the choice
+                among snapshots asks for.
+        """
+        config, phase = self.config, self.phase or self.finished[-1]
+        count = config.choice.pictures if "snapshot" in more else config.validation_pictures
+        scores, picture = judge(network, self.truths[:count], config.precision == "bf16")
+        row = {"phase": phase, "step": self.step, "samples": self.samples, "minutes": round(self.seconds / 60, 2)}
+        row |= more | scores
+        sheets = config.output / "sheets"
+        sheets.mkdir(exist_ok=True)
+        write_picture(sheets / f"{more.get('snapshot', f'{phase}-{self.step:06d}')}.png", picture)
+        if self.board:
+            self.board.scalars("validation", scores, self.samples)
+            self.board.picture("sheet", picture, self.samples)
         self.history.append(row)
-        write_rows(self.config.output / "metrics.csv", self.history)
+        write_rows(config.output / "metrics.csv", self.history)
         log.info("%s", "  ".join(f"{key} {value}" for key, value in row.items()))
         return row
 
@@ -241,15 +252,6 @@ class Run:
         self.samples, self.seconds, self.prior = content["samples"], content["seconds"], content["prior"]
         torch.set_rng_state(content["random"].cpu())
         self._pending = content
-
-
-def write_rows(path: Any, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV; a row need not have every column."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _set_rate(optimizer: Optimizer, row: Row, share: float) -> None:

@@ -6,57 +6,48 @@ nothing of it. So every snapshot is scored on validation photographs, and the be
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import nn
 
 from restore.errors import MediaError
 from restore.train.config import Choice
-
-if TYPE_CHECKING:
-    from restore.train.run import Run
+from restore.train.validate import write_rows
 
 Score = dict[str, Any]
 
 
-def take(run: Run, cycle: int) -> None:
-    """Write the generator's weights as they are now, or as they are on average."""
-    if not run.team.leads:
-        return
-    network = run.average if run.config.gan.average else run.generator
-    path = _folder(run) / f"gan-{cycle}-{run.step + 1:06d}.safetensors"
+def take(path: Path, network: nn.Module) -> None:
+    """Write the weights of a network as they are now."""
     path.parent.mkdir(exist_ok=True)
-    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path.with_suffix(".part"))
+    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+    save_file(tensors, path.with_suffix(".part"))
     path.with_suffix(".part").replace(path)
 
 
-def keep_best(run: Run, cycle: int) -> None:
-    """Score the snapshots of a cycle, write the curve as CSV and PNG, and note which is best."""
-    from restore.train.run import write_rows
+def best_of(files: list[Path], network: nn.Module, judge: Callable[[str], Score], choice: Choice, table: Path) -> Path:
+    """Score snapshots and return the one at the inflection point.
 
-    before = _state(run)
-    rows = [run.judge(run.average, snapshot="before")]
-    for path in _files(run, cycle):
-        run.average.load_state_dict(load_file(path))
-        rows.append(run.judge(run.average, snapshot=path.stem))
-    run.average.load_state_dict(before)
-    best = inflection(rows, run.config.choice)
-    write_rows(run.config.output / f"gan-{cycle}.csv", [row | {"chosen": n == best} for n, row in enumerate(rows)])
-    curve(run.config.output / f"gan-{cycle}.png", rows, best)
-    if best == 0:
-        save_file(before, _folder(run) / "before.safetensors")
-    (_folder(run) / f"best-{cycle}.txt").write_text(f"{rows[best]['snapshot']}\n")
-
-
-def best(run: Run, cycle: int) -> dict[str, Tensor]:
-    """Return the weights that `keep_best` chose."""
-    name = (_folder(run) / f"best-{cycle}.txt").read_text().strip()
-    return load_file(_folder(run) / f"{name}.safetensors", device=str(run.team.device))
+    Args:
+        files: In the order in which they were taken; the first is of before the GAN.
+        network: Is given their weights, one after the other.
+        judge: Scores the network, given the name of its snapshot.
+        choice: What is allowed.
+        table: CSV file for the scores; the curve is written beside it, as PNG.
+    """
+    rows = []
+    for path in files:
+        network.load_state_dict(load_file(path))
+        rows.append(judge(path.stem))
+    best = inflection(rows, choice)
+    write_rows(table, [row | {"chosen": number == best} for number, row in enumerate(rows)])
+    curve(table.with_suffix(".png"), rows, best)
+    return files[best]
 
 
 def inflection(rows: list[Score], choice: Choice) -> int:
@@ -106,15 +97,3 @@ def curve(path: Path, rows: list[Score], chosen: int, size: tuple[int, int] = (9
     cv2.putText(picture, name, (int(x[chosen]) + 4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (90, 90, 90), 1, cv2.LINE_AA)
     if not cv2.imwrite(str(path), picture):
         raise MediaError("the curve cannot be written", str(path))
-
-
-def _folder(run: Run) -> Path:
-    return run.config.output / "snapshots"
-
-
-def _files(run: Run, cycle: int) -> list[Path]:
-    return sorted(_folder(run).glob(f"gan-{cycle}-*.safetensors"))
-
-
-def _state(run: Run) -> dict[str, Tensor]:
-    return {key: torch.clone(value) for key, value in run.average.state_dict().items()}

@@ -1,9 +1,10 @@
-"""Judge a network in training: the scores of `restore evaluate`, and a sheet to look at."""
+"""Judge a network in training: the scores of `restore evaluate` as rows, and a sheet to look at."""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,35 +18,32 @@ from restore.evaluate.photos import colorize, score
 from restore.generators import Generator
 from restore.train.adapters import paint
 
-if TYPE_CHECKING:
-    from restore.train.run import Run
 
-
-def judge(run: Run, network: Generator, name: str, pictures: int) -> dict[str, Any]:
-    """Score a network on validation photographs, and write a sheet of the first dozen.
+def judge(network: Generator, truth: Tensor, autocast: bool) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    """Score a network on photographs.
 
     Args:
-        run: Its photographs are coloured.
-        network: A generator in eval mode.
-        name: Of the sheet.
-        pictures: How many photographs.
+        network: A generator.
+        truth: The photographs, shape (N, 3, H, W), uint8.
+        autocast: Run it in bf16 where that is safe.
 
     Returns:
-        The scores by name.
+        The scores by name, and a sheet of the first dozen.
     """
-    truth = run.truths[:pictures]
-    ab = colorize(network, truth, autocast=run.config.precision == "bf16")
-    picture = sheet(truth[:12], ab[:12])
-    folder = run.config.output / "sheets"
-    folder.mkdir(exist_ok=True)
-    write_picture(folder / f"{name}.png", picture)
+    ab = colorize(network, truth, autocast=autocast)
     found = score(truth, ab)
     measures = {key: value for key, value in found.measures().items() if key not in ("pictures", "labelled")}
     scores = {key: round(value, 4) for key, value in measures.items() if value is not None}
-    if run.board:
-        run.board.scalars("validation", scores, run.samples)
-        run.board.picture("sheet", picture, run.samples)
-    return scores
+    return scores, sheet(truth[:12], ab[:12])
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV; a row need not have every column."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def sheet(rgb: Tensor, ab: Tensor, columns: int = 3, pixels: int = 192) -> NDArray[np.uint8]:
