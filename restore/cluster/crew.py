@@ -7,7 +7,7 @@ import queue
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,7 +69,8 @@ def connect(options: Options) -> Iterator[Crew | None]:
     queued = not isinstance(settings, Local | Dask)
     with executor(settings) as client:
         limits = Limits(options.part_timeout, options.dask_timeout, wait_for_workers=queued)
-        machine = this_machine() if own else _survey(client, limits)
+        with _awaited(client, resources(settings)) if queued else nullcontext():
+            machine = this_machine() if own else _survey(client, limits)
         if settings.device:
             precisions = {settings.device: machine.precisions.get(settings.device, "fp32")}
             machine = replace(machine, precisions=precisions)
@@ -95,6 +96,14 @@ def _gpus(options: Options) -> str:
         return "auto"
     names = devices_of(wanted)
     return ",".join(name.partition(":")[2] or "0" for name in names) if names[0].startswith("cuda") else "cpu"
+
+
+@contextmanager
+def _awaited(client: Client, needs: dict[str, float]) -> Iterator[None]:
+    """Have work that waits for a worker: a queue gives none before."""
+    work = client.submit(look, key=f"look-{uuid.uuid4().hex}", resources=needs or None)
+    yield
+    work.release()
 
 
 def _survey(client: Client, limits: Limits) -> Machine:
