@@ -18,11 +18,14 @@ from restore import stills
 from restore.clip import Color
 from restore.errors import ConfigError
 from restore.film import PART_SECONDS, Film, Progress, remarks
+from restore.naming import Location
 from restore.part import process
 from restore.plan import Part, parts_of, shots_of
 from restore.reel import Reel
+from restore.scratch import local_copy
 from restore.setup import Options, film_for, stages_for
 from restore.source.probe import Source
+from restore.storage import place
 
 TRIAL_FRAMES = 32
 """Frames that are restored to say how long all of them would take."""
@@ -47,9 +50,7 @@ class Inspection:
         return "\n".join(lines)
 
 
-def inspect(
-    source: str | Path, *, estimate: bool = True, progress: Progress | None = None, **options: Any
-) -> Inspection:
+def inspect(source: Location, *, estimate: bool = True, progress: Progress | None = None, **options: Any) -> Inspection:
     """Look at a film, a numbered sequence or a still, without writing anything beside it.
 
     Args:
@@ -61,11 +62,17 @@ def inspect(
     Raises:
         RestoreError: It cannot be read, or an option is wrong.
     """
-    chosen, path = Options(**options), Path(source)
-    if path.is_dir() and chosen.rate is None:
-        raise ConfigError(f"{path} is a folder; give a file, or a numbered sequence together with --rate")
+    chosen, where = Options(**options), place(source)
+    if chosen.rate is None and where.is_folder():
+        raise ConfigError(f"{where} is a folder; give a file, or a numbered sequence together with --rate")
+    with local_copy(where, chosen.scratch_folder, keep=False) as path:
+        facts = _facts(path, chosen, estimate, progress)
+    return Inspection({**facts, "file": facts["file"].replace(str(path), str(where))})
+
+
+def _facts(path: Path, chosen: Options, estimate: bool, progress: Progress | None) -> dict[str, Any]:
     if path.is_file() and stills.is_still(path):
-        return Inspection(dict(_facts_of_still(path, chosen)))
+        return dict(_facts_of_still(path, chosen))
     name = "frames" if chosen.profile == "sequence" else "out.mkv"
     with tempfile.TemporaryDirectory(prefix="restore-") as folder:
         film = film_for(path, Path(folder) / name, replace(chosen, profile=chosen.profile or "access"))
@@ -76,7 +83,7 @@ def inspect(
         facts = dict(_facts_of_film(film, reel))
         if estimate:
             facts["time"] = _estimate(film, reel, scan_seconds)
-    return Inspection(facts)
+    return facts
 
 
 class _Count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from test_run import photo
 
 from restore.errors import ConfigError, MediaError
 from restore.film import Film, restore_film
+from restore.inspection import inspect
 from restore.lease import LeaseHeld, LeaseLost
 from restore.naming import output_for
 from restore.part import finished, finished_parts
@@ -248,6 +250,37 @@ def test_numbered_frames_stay_in_folders(
     names = {"bucket": bucket, "folder": reel[0].parent}
     with pytest.raises(ConfigError, match=message):
         run(source.format(**names), output.format(**names), weights=str(tiny_weights))
+
+
+def test_a_film_in_a_bucket_is_inspected(
+    reel: tuple[Path, list[str]], bucket: str, tmp_path: Path, tiny_weights: Path
+) -> None:
+    (place(bucket) / "reel.mp4").put(reel[0])
+    options: dict[str, Any] = {"weights": str(tiny_weights), "scratch": tmp_path / "scratch", "estimate": False}
+    here, there = inspect(reel[0], **options).facts, inspect(f"{bucket}/reel.mp4", **options).facts
+    assert there["file"].startswith(f"{bucket}/reel.mp4 (")
+    assert {**here, "file": ""} == {**there, "file": ""}
+    with pytest.raises(MediaError, match="there is no such file"):
+        inspect(f"{bucket}/none.mp4", **options)
+
+
+def test_a_full_disk_leaves_the_parts_that_are_done(reel: tuple[Path, list[str]], cloud: Film, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def execute(work: Any, parts: Any) -> Iterator[Any]:
+        for number, part in enumerate(parts):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000 if number == 2 else limits[0], limits[1]))
+            try:
+                record = work(part)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            yield record
+
+    with pytest.raises(MediaError, match="no space left"):
+        restore_film(cloud, execute=execute)
+    assert not cloud.output.exists()
+    assert restore_film(cloud).resumed_parts == 2
+    assert planes(fetched(cloud.output, tmp_path)) == reel[1]
 
 
 def test_frames_do_not_go_to_a_bucket(reel: tuple[Path, list[str]], bucket: str, tmp_path: Path) -> None:
