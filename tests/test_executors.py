@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import gc
-import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 from dask_jobqueue.slurm import SLURMCluster
+from dask_programs import free_port, processes, running_scheduler, worker_arguments
 from distributed import Security
-from distributed.cli import dask_scheduler, dask_worker
-from kubernetes_api import KubernetesApi, cluster_schema
+from media import frame_hashes, make_film
 
-from restore.cluster.executors import executor, kubernetes_spec, slurm_options
+from restore.cluster.executors import executor, slurm_options
 from restore.cluster.settings import KINDS, Dask, Kubernetes, Local, Slurm, Tls, load_executor, resources
 from restore.errors import ClusterError, ConfigError
+from restore.run import run
 from restore.shipped import data_folder
 
 SHIPPED = ("kubernetes", "local", "slurm")
@@ -37,20 +32,6 @@ SHIPPED = ("kubernetes", "local", "slurm")
 def write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
-
-
-def worker_arguments(command: list[str]) -> dict[str, Any]:
-    """Read a worker's command line as the program itself would."""
-    context = dask_worker.main.make_context("dask worker", list(command))
-    assert context.params["preload_argv"] == (), "options that the program does not know"
-    return dict(context.params)
 
 
 # What the files say
@@ -222,6 +203,16 @@ def test_a_slurm_worker_comes_when_there_is_work_and_goes_with_the_context(stand
     wait_for_end(int(process.read_text()))
 
 
+def test_a_film_through_jobs_is_the_film_of_one_process(stand_in: Path, tmp_path: Path, tiny_weights: Path) -> None:
+    film = make_film(tmp_path / "in.mp4", width=64, height=48, frames=12)
+    file = write(tmp_path / "ours.yaml", "kind: slurm\ngpus: 0\ncores: 1\nmemory: 2GiB\ninterface: lo\nmaximum: 1\n")
+    options: dict[str, Any] = {"weights": str(tiny_weights), "device": "cpu", "precision": "fp32", "part_frames": 6}
+    run(film, tmp_path / "alone.mp4", **options)
+    run(film, tmp_path / "spread.mp4", executor=file, **options)
+    assert frame_hashes(tmp_path / "spread.mp4", "all") == frame_hashes(tmp_path / "alone.mp4", "all")
+    assert list(stand_in.glob("*.pid"))
+
+
 def wait_for_end(process: int) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -268,133 +259,6 @@ def test_a_missing_package_is_named_with_its_extra(
         pass
 
 
-# Kubernetes
-
-FILMS = Kubernetes(
-    image="registry.example/restore:1",
-    environment={"AWS_ENDPOINT_URL": "https://s3.example"},
-    secrets=("restore-s3",),
-    volumes={"restore-films": "/films"},
-    node_selector={"pool": "gpu"},
-    maximum=4,
-)
-
-
-@pytest.mark.parametrize("settings", [FILMS, Kubernetes(image="x", gpus=0), load_executor("kubernetes")])
-def test_a_dask_cluster_is_what_the_operator_knows(settings: Kubernetes) -> None:
-    spec = kubernetes_spec(settings, "restore-1")["spec"]
-    check = jsonschema.Draft202012Validator(cluster_schema())
-    check.validate(spec)
-    spec["worker"]["spec"]["containers"][0]["resource"] = {}
-    with pytest.raises(jsonschema.ValidationError, match="'resource' was unexpected"):
-        check.validate(spec)
-
-
-def test_a_pod_of_a_worker_has_one_gpu_and_its_secrets_by_reference_only() -> None:
-    spec = kubernetes_spec(FILMS, "restore-1")["spec"]
-    (worker,) = spec["worker"]["spec"]["containers"]
-    assert worker["resources"]["limits"] == {"memory": "16Gi", "nvidia.com/gpu": "1"}
-    assert worker["envFrom"] == [{"secretRef": {"name": "restore-s3"}}]
-    assert {"name": "AWS_ENDPOINT_URL", "value": "https://s3.example"} in worker["env"]
-    assert worker["volumeMounts"] == [{"name": "restore-films", "mountPath": "/films"}]
-    assert spec["worker"]["spec"]["nodeSelector"] == {"pool": "gpu"}
-    (scheduler,) = spec["scheduler"]["spec"]["containers"]
-    assert "nvidia.com/gpu" not in json.dumps(scheduler)
-    assert "secretRef" not in json.dumps(scheduler)
-    assert spec["idleTimeout"] == 900
-
-
-def test_pods_start_programs_that_are_there() -> None:
-    spec = kubernetes_spec(FILMS, "restore-1")["spec"]
-    dask, command, *arguments = spec["worker"]["spec"]["containers"][0]["args"]
-    assert (dask, command) == ("dask", "worker")
-    worker = worker_arguments(["tcp://scheduler:8786", *arguments])
-    assert (worker["nthreads"], worker["resources"], worker["memory_limit"]) == (1, "GPU=1", "0")
-    dask, command, *arguments = spec["scheduler"]["spec"]["containers"][0]["args"]
-    assert (dask, command) == ("dask", "scheduler")
-    assert dask_scheduler.main.make_context("dask scheduler", arguments).params["host"] == "0.0.0.0"
-
-
-@pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[str]:
-    """A Dask scheduler and one worker that somebody else has started."""
-    port = free_port()
-    with processes(
-        ["dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"],
-        ["dask_worker", f"tcp://127.0.0.1:{port}", "--nthreads", "1", "--no-nanny", "--resources", "GPU=1"],
-        folder=tmp_path,
-    ):
-        yield f"127.0.0.1:{port}"
-
-
-@contextmanager
-def processes(*commands: list[str], folder: Path) -> Iterator[None]:
-    """Dask programs that run while the context lasts."""
-    python = [sys.executable, "-m"]
-    running = [
-        subprocess.Popen([*python, f"distributed.cli.{name}", *arguments], cwd=folder, stderr=subprocess.DEVNULL)
-        for name, *arguments in commands
-    ]
-    try:
-        yield
-    finally:
-        for process in reversed(running):
-            process.kill()
-            process.wait()
-
-
-@pytest.fixture
-def kubernetes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """Start stand-ins for a Kubernetes API server."""
-    started = []
-
-    def start(scheduler: str, operator: bool = True) -> KubernetesApi:
-        api = KubernetesApi(scheduler, operator)
-        threading.Thread(target=api.serve_forever, daemon=True).start()
-        started.append(api)
-        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path)))
-        return api
-
-    yield start
-    for api in started:
-        api.shutdown()
-        api.server_close()
-    gc.collect()  # kr8s leaves its connections to the collector
-
-
-leaves_connections = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
-
-
-@leaves_connections
-def test_a_cluster_on_kubernetes_is_made_used_and_deleted(kubernetes: Any, scheduler: str) -> None:
-    api = kubernetes(scheduler)
-    with executor(FILMS) as client:
-        assert client.submit(sum, [1, 2], resources=resources(FILMS)).result(timeout=60) == 3
-        name = api.created["DaskCluster"]["metadata"]["name"]
-        scaling = api.created["DaskAutoscaler"]["spec"]
-    assert re.fullmatch(r"restore-[0-9a-f]{10}", name)
-    assert scaling == {"cluster": name, "minimum": 0, "maximum": 4}
-    assert api.deleted["DaskCluster"]["metadata"]["name"] == name
-
-
-@leaves_connections
-def test_kubernetes_without_the_operator_is_an_error(kubernetes: Any) -> None:
-    kubernetes("127.0.0.1:1", operator=False)
-    with pytest.raises(ClusterError, match="the Dask operator is not installed there"), executor(FILMS):
-        pass
-
-
-@leaves_connections
-def test_kubernetes_out_of_reach_is_an_error(kubernetes: Any) -> None:
-    api = kubernetes("127.0.0.1:1")
-    api.shutdown()
-    api.server_close()
-    with pytest.raises(ClusterError, match="no Dask cluster can be started on Kubernetes"), executor(FILMS):
-        pass
-
-
 # This machine, and a scheduler that runs
 
 
@@ -408,7 +272,13 @@ def test_each_local_process_sees_its_own_gpu_and_the_dashboard_is_not_public() -
         assert client.dashboard_link.startswith("http://127.0.0.1:")
 
 
-def test_a_scheduler_that_runs_is_used_and_left_alone(scheduler: str, tmp_path: Path) -> None:
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[str]:
+    with running_scheduler(tmp_path) as address:
+        yield address
+
+
+def test_a_scheduler_that_runs_is_used_and_left_alone(tmp_path: Path, scheduler: str) -> None:
     file = write(tmp_path / "ours.yaml", f"kind: dask\naddress: tcp://{scheduler}\ngpus: 1\n")
     for _ in range(2):
         with executor(file) as client:
