@@ -60,7 +60,7 @@ def commands_in(page: str) -> list[str]:
     lines = [line for block in blocks for line in block.splitlines()]
     prose = re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL)
     found = [re.split(r"\s{2,}", line)[0] for line in lines if line.startswith("restore ")]
-    return found + [" ".join(one.split()) for one in re.findall(r"`(restore [a-z][^`]* [^`]+)`", prose)]
+    return found + [" ".join(one.split()) for one in re.findall(r"`(restore [a-z][^`]*\s[^`]+)`", prose)]
 
 
 def test_the_commands_of_the_readme_exist() -> None:
