@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from restore import generators, weights
 from restore.errors import WeightsError
+from restore.evaluate import photos
 from restore.generators.compact import GREY_MEAN, GREY_STD, Compact, SelfAttention, Shuffle
 from restore.generators.efficientnet import EfficientNetLite, imagenet, pad_same
-from restore.train import data, validate
 
 
 @pytest.fixture(scope="module")
@@ -226,9 +226,13 @@ def test_the_shipped_record_says_how_the_weights_were_made() -> None:
 
 @pytest.mark.needs_shared
 def test_the_shipped_weights_colour_held_out_photographs(shipped: Compact, shared: Path) -> None:
-    rgb = validate.load(data.find(shared / "data" / "val"), 24)
-    ours = validate.score(rgb, validate.colorize(shipped.folded(), rgb, autocast=True))
-    grey = validate.score(rgb, torch.zeros(len(rgb), 2, validate.PIXELS, validate.PIXELS))
+    rgb = photos.truths(shared / "data" / "val", 48)
+    ours = photos.score(rgb, photos.colorize(shipped.folded(), rgb, autocast=True), features=False)
+    grey = photos.score(rgb, torch.zeros(len(rgb), 2, *rgb.shape[-2:]), features=False)
+    assert ours.ab_error is not None
+    assert grey.ab_error is not None
+    assert ours.psnr is not None
+    assert grey.psnr is not None
     assert ours.ab_error < grey.ab_error - 1.5
     assert ours.psnr > grey.psnr + 0.5
     assert 20 < ours.colorfulness < 50  # neither washed out nor neon; the photographs have about 42
@@ -236,8 +240,8 @@ def test_the_shipped_weights_colour_held_out_photographs(shipped: Compact, share
 
 @pytest.mark.needs_shared
 def test_bfloat16_changes_the_shipped_colours_less_than_an_eye_sees(shipped: Compact, shared: Path) -> None:
-    rgb = validate.load(data.find(shared / "data" / "val"), 8)
-    exact = validate.colorize(shipped, rgb, autocast=False)
-    rough = validate.colorize(shipped.folded(), rgb, autocast=True)
+    rgb = photos.truths(shared / "data" / "val", 8)
+    exact = photos.colorize(shipped, rgb)
+    rough = photos.colorize(shipped.folded(), rgb, autocast=True)
     assert (rough - exact).abs().mean() < 0.5
     assert (rough - exact).norm(dim=1).quantile(0.99) < 2.3  # just noticeable, Mahy et al. 1994
