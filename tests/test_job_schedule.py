@@ -49,6 +49,9 @@ class FakeSlot:
     def end(self) -> None:
         type(self).ends += 1
 
+    def close(self) -> None:
+        self.pipe.close()
+
 
 Make = Callable[..., tuple[Schedule, RunReport, Figures]]
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from restore.errors import RestoreError
-from restore.job.jsonlog import JsonLines
+from restore.job.jsonlog import JsonLines, is_told
 from restore.job.report import RunReport
 from restore.scratch import arriving
 from restore.storage import Place
@@ -85,7 +85,7 @@ def _logging_into(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(JsonLines())
-    handler.addFilter(_is_told)
+    handler.addFilter(is_told)
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)
@@ -96,8 +96,3 @@ def _logging_into(path: Path) -> Iterator[None]:
         root.removeHandler(handler)
         root.setLevel(level)
         handler.close()
-
-
-def _is_told(record: logging.LogRecord) -> bool:
-    """Leave out what the clients of stores say about each process that opens one."""
-    return record.levelno >= logging.WARNING or not record.name.startswith(("botocore", "aiobotocore"))

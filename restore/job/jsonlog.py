@@ -50,3 +50,8 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["error"] = redacted(self.formatException(record.exc_info))
         return json.dumps(line, ensure_ascii=False)
+
+
+def is_told(record: logging.LogRecord) -> bool:
+    """Leave out what libraries say about their own doings, but not their warnings."""
+    return record.levelno >= logging.WARNING or record.name.split(".")[0] == "restore"

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
@@ -21,10 +21,13 @@ from restore.film import Map
 from restore.job.attempt import Outcome, Task, attempt
 from restore.job.config import JobConfig
 from restore.job.figures import gpu_bytes
+from restore.job.jsonlog import is_told
 from restore.setup import Options
 
 _EVERY_SECONDS = 0.5
 """Between two messages about one phase."""
+_CLOSE_SECONDS = 10
+"""For a process without work to let its workers go."""
 _GRACE_SECONDS = 3
 """For a process to put things down after it was told to stop."""
 
@@ -81,6 +84,13 @@ class Slot:
         reason = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
         return f"{signal.Signals(-code).name}{reason}"
 
+    def close(self) -> None:
+        """Let the process end by itself; it has no work."""
+        if self._process is not None and self.pipe is not None:
+            self.pipe.close()
+            self._process.join(_CLOSE_SECONDS)
+            self.end()
+
     def end(self) -> None:
         """End the process, whatever it does: softly, then at once. Finished parts stay."""
         if self._process is None or self.pipe is None:
@@ -102,7 +112,9 @@ def serve(pipe: Connection, config: JobConfig) -> None:
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     send = _Sender(pipe)
     log = logging.getLogger()
-    log.handlers[:] = [QueueHandler(send)]  # type: ignore[arg-type]
+    handler = QueueHandler(send)  # type: ignore[arg-type]
+    handler.addFilter(is_told)
+    log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
     crew = _Crew(config.options())
     try:
@@ -125,7 +137,8 @@ class _Sender:
         self._pipe, self._lock = pipe, threading.Lock()
 
     def put_nowait(self, message: Message) -> None:
-        with self._lock:
+        # when the job has closed its end, workers that end may still have something to say
+        with self._lock, suppress(BrokenPipeError):
             self._pipe.send(message)
 
 

@@ -120,9 +120,9 @@ class Schedule:
         self.close()
 
     def close(self) -> None:
-        """End the processes."""
+        """Let the processes end."""
         for slot in self._slots:
-            slot.end()
+            slot.close()
 
     def _begin_next(self) -> bool:
         """Take up the next source that is due; False if there is none, or no slot."""
