@@ -91,6 +91,17 @@ def test_pictures_of_a_long_batch_do_not_fill_the_memory() -> None:
     assert list(report.pictures) == [str(number) for number in range(100, 300)]
 
 
+def test_a_run_that_watches_for_long_forgets_what_is_done_but_not_what_failed() -> None:
+    states = ["failed", "done", "skipped", "done", "waiting", "done"]
+    entries = {str(n): Entry(str(n), str(n), "film", state) for n, state in enumerate(states)}  # type: ignore[arg-type]
+    report = RunReport("out", STARTED, entries=entries, pictures={"1": b"x", "5": b"y"})
+    report.forget_finished(2)
+    assert list(report.entries) == ["0", "3", "4", "5"]
+    assert list(report.pictures) == ["5"]
+    report.forget_finished(9)
+    assert len(report.entries) == 4
+
+
 @pytest.mark.parametrize(
     ("text", "kept"),
     [

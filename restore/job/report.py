@@ -87,6 +87,13 @@ class RunReport:
         """How long ago it was started."""
         return (datetime.now(UTC) - self.started).total_seconds()
 
+    def forget_finished(self, keep: int) -> None:
+        """Forget the oldest of many sources that are done, so that a run that watches for months stays small."""
+        finished = [name for name, entry in self.entries.items() if entry.state in ("done", "skipped")]
+        for name in finished[: max(0, len(finished) - keep)]:
+            del self.entries[name]
+            self.pictures.pop(name, None)
+
     def add_picture(self, source: str, jpeg: bytes) -> None:
         """Keep a picture, and forget the oldest of too many."""
         self.pictures[source] = jpeg

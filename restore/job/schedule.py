@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _PATIENCE = 10
 """How often a file that seems to be incomplete is looked at before it is restored nevertheless."""
+_REMEMBERED = 5000
+"""Finished sources in the report of a job that watches."""
 _AT_ONCE = 50
 """Sources that are taken up before messages are looked at."""
 
@@ -89,6 +91,8 @@ class Schedule:
             conflicts: Why some of them cannot be restored.
         """
         self._conflicts = dict(conflicts)
+        if self._arriving:
+            self._report.forget_finished(_REMEMBERED)
         busy = {one.item.name for one in self._waiting} | {a.waiting.item.name for a in self._active.values()}
         for item in items:
             if item.name not in busy:
