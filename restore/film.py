@@ -203,6 +203,8 @@ def _held(film: Film) -> Iterator[Lease]:
         except LeaseHeld as error:
             message = f"another run is working on this output ({error.holder}); wait for it or stop it"
             raise LeaseHeld(message, str(film.output), error.holder) from error
+        except MediaError as error:
+            raise MediaError(f"cannot make the work folder: {error.message}", str(film.folder)) from error
         yield held
 
 

@@ -93,13 +93,17 @@ class Place:
         """Return size and version of a file, None if there is no such file."""
         return self._files.stat(self.location)
 
+    def is_file(self) -> bool:
+        """Whether it is a file."""
+        return self.stat() is not None
+
     def is_folder(self) -> bool:
         """Whether it is a folder, which in an object store is a prefix of at least one name."""
         return self._files.is_folder(self.location)
 
     def exists(self) -> bool:
         """Whether there is a file or a folder."""
-        return self.stat() is not None or self.is_folder()
+        return self.is_file() or self.is_folder()
 
     def size(self) -> int:
         """Return the bytes of a file."""
