@@ -239,10 +239,11 @@ def _painted(run: Run, painting: nn.Module, batch: Batch) -> Rendered:
 
 
 def _verdicts(run: Run, critic: nn.Module, real: Tensor, fake: Tensor, grey: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the critic's logits of photographs and of renders, from one call."""
-    both, greys = torch.cat((real, fake)), torch.cat((grey, grey))
+    """Return the critic's logits of photographs and of renders."""
     with _autocast(run):
-        logits = critic(*_seen(run.critic, both, greys))
+        if isinstance(run.critic, PatchCritic):  # its batch norms must not tell one from the other
+            return critic(*_seen(run.critic, real, grey)).float(), critic(*_seen(run.critic, fake, grey)).float()
+        logits = critic(*_seen(run.critic, torch.cat((real, fake)), torch.cat((grey, grey))))
     real_logits, fake_logits = logits.float().chunk(2)
     return real_logits, fake_logits
 
