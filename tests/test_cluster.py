@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from distributed import Client
 from media import frame_hashes
-from mishaps import Mishap, failing, film_of, generous_limit, hanging, numbered_parts, reel, trivial
+from mishaps import Mishap, failing, film_of, generous_limit, hanging, numbered_parts, reel, trivial, wait_for
 
 import restore
 from restore.cluster import Limits, connect, dask_map, local_workers
@@ -90,7 +91,7 @@ def test_few_parts_are_given_out_at_a_time_however_many_there_are(client: Client
 
     def parts() -> Iterator[Part]:
         nonlocal taken
-        for part in numbered_parts(300):
+        for part in numbered_parts(100):
             taken += 1
             yield part
 
@@ -98,7 +99,20 @@ def test_few_parts_are_given_out_at_a_time_however_many_there_are(client: Client
     for record in dask_map(client)(trivial, parts()):
         done.append(record.number)
         assert taken - len(done) < WINDOW * SLOTS
-    assert sorted(done) == list(range(300))
+    assert sorted(done) == list(range(100))
+
+
+def test_parts_do_not_wait_for_a_worker_that_is_busy_with_something_else(
+    client: Client,
+) -> None:
+    list(dask_map(client)(trivial, numbered_parts(4)))
+    busy = next(iter(client.nthreads()))
+    left = client.submit(time.sleep, 600, workers=[busy])  # as a dead client may leave
+    wait_for(lambda: left.key in client.processing()[busy])
+    execute = dask_map(client, limits=Limits(part_seconds=1, begin_seconds=2))
+    done = [record.number for record in execute(trivial, numbered_parts(30))]
+    client.restart_workers([busy])
+    assert sorted(done) == list(range(30))
 
 
 def test_time_limits_come_from_what_parts_take() -> None:

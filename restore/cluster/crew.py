@@ -13,8 +13,9 @@ from pathlib import Path
 
 from distributed import Client, Future
 
-from restore.cluster.dask_map import Limits, address_of, dask_map
+from restore.cluster.dask_map import address_of, dask_map
 from restore.cluster.executors import executor
+from restore.cluster.limits import Limits
 from restore.cluster.settings import Dask, Executor, Local, Tls, load_executor, resources
 from restore.cluster.task import Work, check_versions, look
 from restore.colorize.neural import devices_of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import statistics
 import time
 import uuid
 from collections import deque
@@ -17,6 +16,7 @@ from typing import Any
 from distributed import CancelledError, Client, Future, KilledWorker
 
 from restore.cluster.executors import executor
+from restore.cluster.limits import Limits
 from restore.cluster.settings import Local
 from restore.cluster.task import TOPIC, Work, job_of, order_for, remove_token, work_on, write_token
 from restore.errors import ClusterError, StageError
@@ -38,27 +38,6 @@ TICK_SECONDS = 1.0
 
 ATTEMPTS = 3
 """How often a part is begun whose worker dies or hangs, before it is given up."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long to wait for what."""
-
-    part_seconds: float | None = None
-    """For a part. None measures: ten times what a frame takes (the median of the parts so far) but two minutes at
-    least, and two hours until three parts are done; twice as much for each new attempt."""
-    patience_seconds: float = 60
-    """For a scheduler that is lost, or for a worker where there is none."""
-    wait_for_workers: bool = False
-    """Wait for workers for ever, as where they come from a queue."""
-
-    def of(self, frames: int, frame_seconds: deque[float], hangs: int) -> float:
-        """Return the time limit for a part that has hung so often, after what frames took in other parts."""
-        if self.part_seconds is not None:
-            return self.part_seconds
-        if len(frame_seconds) < 3:
-            return 7200.0 * (1 << hangs)
-        return max(120.0, 10 * statistics.median(frame_seconds) * frames) * (1 << hangs)
 
 
 @contextmanager
@@ -120,7 +99,7 @@ class _Task:
     worker: str | None = None
     """The one that works on it, if that is known."""
     since: float = 0.0
-    """When that worker began, by our clock."""
+    """When that worker began, or when the part was given out, by our clock."""
 
 
 @dataclass
@@ -188,21 +167,30 @@ class _Run:
         while len(self.tasks) < window and (part := next(self.waiting, None)) is not None:
             self._give(_Task(part, self._future(part)))
 
-    def _future(self, part: Part) -> Future[PartRecord]:
+    def _future(self, part: Part, workers: list[str] | None = None) -> Future[PartRecord]:
         self.submissions += 1
         key = (f"{self.name}-{self.run}", str(part), self.submissions)  # named in the dashboard; never used twice
         return self.client.submit(
-            work_on, part, self.work, self.order, key=key, pure=False, resources=self.resources or None
+            work_on,
+            part,
+            self.work,
+            self.order,
+            key=key,
+            pure=False,
+            resources=self.resources or None,
+            workers=workers,
+            allow_other_workers=workers is not None,
         )
 
     def _give(self, task: _Task) -> None:
+        task.since = time.monotonic()
         self.tasks[task.future.key] = task
         task.future.add_done_callback(self.arrived.put)
 
-    def _give_again(self, tasks: list[_Task]) -> None:
+    def _give_again(self, tasks: list[_Task], workers: list[str] | None = None) -> None:
         for task in tasks:
             self.tasks.pop(task.future.key, None)
-            task.future, task.worker = self._future(task.part), None
+            task.future, task.worker = self._future(task.part, workers), None
             self._give(task)
 
     def _heard(self, event: tuple[float, dict[str, Any]]) -> None:
@@ -273,33 +261,49 @@ class _Run:
             )
 
     def _check_hangs(self) -> None:
-        now = time.monotonic()
-        for task in list(self.tasks.values()):
-            if task.worker is None or task.future.done():
-                continue
+        now, stuck = time.monotonic(), []
+        for task in [task for task in self.tasks.values() if not task.future.done()]:
             limit = self.limits.of(len(task.part), self.frame_seconds, task.hangs)
-            if task.worker not in self.workers:
-                task.worker = None  # it died; Dask gives the part to another
+            if task.worker is None:
+                stuck += [task] if now - task.since > max(self.limits.begin_seconds, 2 * limit) else []
+            elif task.worker not in self.workers:
+                task.worker, task.since = None, now  # it died; Dask gives the part to another
             elif now - task.since > limit:
                 self._replace(task, task.worker, limit)
+        if stuck:
+            self._take_from_others(stuck)
 
     def _replace(self, task: _Task, worker: str, limit: float) -> None:
         """End a worker that hangs. Dask gives its parts to others."""
         task.hangs += 1
-        if task.hangs >= ATTEMPTS:
-            raise self._failure(
-                task, f"not done within {limit:.0f} s, on {task.hangs} workers; see --part-timeout and --part-frames"
-            )
         log.warning("%s: not done within %.0f s by %s; it is done again elsewhere", task.part, limit, worker)
         for other in self.tasks.values():
             if other.worker == worker:
-                other.worker = None
+                other.worker, other.since = None, time.monotonic()
+        if task.hangs >= ATTEMPTS:
+            self.client.cancel([task.future])  # or the next worker would hang
         try:
             self.client.restart_workers([worker], timeout=10, raise_for_error=False)
         except ValueError:  # it has no nanny that could restart it
             self.client.retire_workers([worker], close_workers=True)
         except (OSError, TimeoutError, KeyError):
             log.debug("%s cannot be restarted", worker, exc_info=True)
+        if task.hangs >= ATTEMPTS:
+            raise self._failure(
+                task, f"not done within {limit:.0f} s, on {task.hangs} workers; see --part-timeout and --part-frames"
+            )
+
+    def _take_from_others(self, stuck: list[_Task]) -> None:
+        """Take parts from workers that are busy with something else: another's work, or what a dead client left."""
+        ours = {task.worker for task in self.tasks.values() if task.worker}
+        where = {key: worker for worker, keys in self.client.processing().items() for key in keys if worker not in ours}
+        busy = set(where.values())
+        others = [worker for worker in self.workers if worker not in busy]
+        taken = [task for task in stuck if task.future.key in where]
+        if others and taken:
+            log.warning("%s does not begin with parts that it has; they are given to others", ", ".join(sorted(busy)))
+            self.client.cancel([task.future for task in taken])
+            self._give_again(taken, others)
 
     def _recover(self) -> None:
         """Wait for a scheduler that is lost, and give out again what it had."""
