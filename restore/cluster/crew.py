@@ -6,7 +6,7 @@ import logging
 import queue
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,7 +127,11 @@ def _survey(client: Client, limits: Limits) -> Machine:
             check_versions(here, machine)
         except ClusterError as error:
             raise ClusterError(f"worker {worker}: {error}") from error
-    kinds = [machine.precisions for machine in found.values()]
+    return replace(here, precisions=_in_common([machine.precisions for machine in found.values()]))
+
+
+def _in_common(kinds: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Return the types of devices that all workers have; their precision is fp32 where ``auto`` differs."""
     common = {
         device: precision if all(kind[device] == precision for kind in kinds) else "fp32"
         for device, precision in kinds[0].items()
@@ -135,7 +139,7 @@ def _survey(client: Client, limits: Limits) -> Machine:
     }
     if len(common) < max(map(len, kinds)):
         log.warning("only some workers have a GPU; without --device, all compute on %s", next(iter(common)))
-    return replace(here, precisions=common)
+    return common
 
 
 def _answers(client: Client) -> dict[str, Machine]:

@@ -1,0 +1,94 @@
+"""What options mean for workers: devices, machines, and what the command line offers and shows."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from media import make_film
+
+from restore.cli.bars import Bars
+from restore.cli.films import run
+from restore.cluster import connect, crew
+from restore.cluster.settings import Dask, Local
+from restore.cluster.task import check_versions
+from restore.errors import ClusterError, ConfigError
+from restore.machine import Machine, this_machine
+from restore.setup import Options, film_for
+
+
+def test_every_option_is_on_the_command_line_under_the_same_name() -> None:
+    offered = {option.name for option in run.params}
+    assert {field.name for field in fields(Options)} - offered == {"machine"}
+
+
+@pytest.mark.parametrize(
+    ("device", "devices"), [(None, "auto"), ("cpu", "cpu"), ("cuda", "0"), ("cuda:1, cuda:3", "1,3")]
+)
+def test_local_workers_get_the_devices_that_are_asked_for(
+    device: str | None, devices: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "devices_of", lambda names: [name.strip() for name in names.split(",")])
+    found = crew._settings(Options(workers=2, device=device, threads=3, dashboard=""))
+    assert found == Local(workers=2, threads=3, devices=devices, dashboard="")
+
+
+def test_an_address_is_a_scheduler_that_runs() -> None:
+    found = crew._settings(Options(dask="tcp://10.0.0.7:8786"))
+    assert isinstance(found, Dask)
+    assert (found.address, found.tls) == ("tcp://10.0.0.7:8786", None)
+
+
+def test_an_unknown_executor_is_named() -> None:
+    with pytest.raises(ConfigError, match="no executor 'cloud9'"), connect(Options(executor="cloud9")):
+        pass
+
+
+def test_auto_means_what_all_workers_have(caplog: pytest.LogCaptureFixture) -> None:
+    gpu, old, cpu = {"cuda": "bf16", "cpu": "bf16"}, {"cuda": "fp16", "cpu": "bf16"}, {"cpu": "bf16"}
+    assert crew._in_common([gpu, gpu]) == gpu
+    assert crew._in_common([gpu, old]) == {"cuda": "fp32", "cpu": "bf16"}
+    assert caplog.text == ""
+    assert crew._in_common([gpu, cpu]) == cpu
+    assert "only some workers have a GPU" in caplog.text
+
+
+def test_machines_with_other_versions_are_told_apart() -> None:
+    here = this_machine()
+    check_versions(here, here)
+    there = replace(here, versions={**here.versions, "torch": "1.0"})
+    with pytest.raises(ClusterError, match=rf"torch is 1\.0, not {here.versions['torch'][:3]}"):
+        check_versions(here, there)
+
+
+def test_a_film_for_workers_is_that_of_one_process_but_for_who_does_it(tmp_path: Path, tiny_weights: Path) -> None:
+    """So that a run can begin in one process and continue on a cluster, and the other way round."""
+    path = make_film(tmp_path / "in.mp4", frames=3)
+    alone = Options(weights=str(tiny_weights), device="cpu")
+    film = film_for(path, tmp_path / "out.mkv", alone)
+    for other in (replace(alone, workers=2), replace(alone, dask="tcp://10.0.0.7:8786", machine=this_machine())):
+        assert film_for(path, tmp_path / "out.mkv", other).key == film.key
+
+
+def test_workers_on_a_gpu_need_none_here(tmp_path: Path, tiny_weights: Path) -> None:
+    path = make_film(tmp_path / "in.mp4", frames=3)
+    there = Machine(this_machine().versions, {"cuda": "fp16", "cpu": "bf16"})
+    options = Options(weights=str(tiny_weights), dask="tcp://10.0.0.7:8786", machine=there)
+    film = film_for(path, tmp_path / "out.mkv", options)
+    assert (film.versions["device"], film.versions["precision"]) == ("cuda", "fp16")
+    assert film.stages[0].device == "cuda"  # type: ignore[attr-defined]
+
+
+def test_the_bar_shows_parts_where_others_do_the_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    bars = Bars()
+    bars("parts", 0, 5)  # before there is a bar
+    bars("restore", 0, 60)
+    bars("parts", 2, 5)
+    bars("restore", 24, 60)
+    bars.close()
+    assert "parts 2/5" in capsys.readouterr().err
