@@ -191,7 +191,7 @@ def test_each_term_of_the_content_loss_has_its_weight(config: TrainConfig) -> No
     found = nogan._painted(run, adapters.Painting(run.generator), batch)
 
     def loss(**weights: float) -> float:
-        return float(ContentLoss(Content(**weights), config, run.generator, run.prior)(found, batch))
+        return ContentLoss(Content(**weights), config, run.generator, run.prior)(found, batch).item()
 
     terms = {"distribution": 1.0, "mean": 0.1, "squared": 2.0, "absolute": 3.0, "feature": 0.5}
     apart = [loss(**{name: weight}) for name, weight in terms.items()]
@@ -243,6 +243,10 @@ def test_the_phases_follow_one_another_and_leave_their_curve(short_gan: TrainCon
     assert [row["snapshot"] for row in rows] == ["gan-0-before", "gan-0-000002", "gan-0-000004", "gan-0-000006"]
     assert [row["chosen"] for row in rows].count("True") == 1
     assert cv2.imread(str(short_gan.output / "gan-0.png")) is not None
+    before, after = (short_gan.output / "snapshots" / f"gan-0-{name}.safetensors" for name in ("before", "000006"))
+    settled = train(dataclasses.replace(short_gan, critic=Critic(), gan=Gan(), output=short_gan.output / "alone"))
+    assert all(torch.equal(value.half(), weights_of(settled)[key]) for key, value in weights_of(before).items())
+    assert not same(before, after)
 
 
 def test_the_critic_learns_until_its_threshold_then_the_generator_does_one_step(

@@ -169,6 +169,8 @@ def play(run: Run, cycle: int) -> None:
     }
     content = ContentLoss(gan.content, config, generator, run.prior)
     painting, critic = run.team.wrap(Painting(generator)), run.team.wrap(run.critic)
+    if run.team.leads and not _before(run, cycle).exists():
+        snapshots.take(_before(run, cycle), run.average)
     generator.train()
     row = Row(gan.pixels, gan.batch, gan.steps, 0.0, gan.minutes, gan.rate, warmup=0.0, floor=1.0)
     for batch, _ in run.steps(f"gan-{cycle}", row, optimizers):
@@ -211,9 +213,7 @@ def choose(run: Run, cycle: int) -> None:
     folder, config = _snapshots(run), run.config
     best = folder / f"best-{cycle}.safetensors"
     if run.team.leads:
-        before = folder / f"gan-{cycle}-before.safetensors"
-        snapshots.take(before, run.average)
-        files = [before, *sorted(folder.glob(f"gan-{cycle}-0*.safetensors"))]
+        files = [_before(run, cycle), *sorted(folder.glob(f"gan-{cycle}-0*.safetensors"))]
         table = config.output / f"gan-{cycle}.csv"
         chosen = snapshots.best_of(
             files, run.average, lambda name: run.judge(run.average, snapshot=name), config.choice, table
@@ -227,6 +227,10 @@ def choose(run: Run, cycle: int) -> None:
 
 def _snapshots(run: Run) -> Path:
     return run.config.output / "snapshots"
+
+
+def _before(run: Run, cycle: int) -> Path:
+    return _snapshots(run) / f"gan-{cycle}-before.safetensors"
 
 
 # What the phases share
