@@ -100,7 +100,8 @@ def _local_worker(settings: Local, number: int) -> dict[str, Any]:
 
 
 def _dashboard(address: str) -> dict[str, Any]:
-    return {"dashboard": bool(address), "dashboard_address": address or None}
+    # Without an address, Dask would serve its metrics to everybody on port 8787, and warn if somebody else has it.
+    return {"dashboard": bool(address), "dashboard_address": address or "127.0.0.1:0"}
 
 
 def slurm_options(settings: Slurm) -> dict[str, Any]:
