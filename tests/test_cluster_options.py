@@ -11,7 +11,7 @@ from media import make_film
 
 from restore.cli.bars import Bars
 from restore.cli.films import run
-from restore.cluster import connect, crew
+from restore.cluster import connect, crew, executors
 from restore.cluster.settings import Dask, Local
 from restore.cluster.task import check_versions
 from restore.errors import ClusterError, ConfigError
@@ -33,6 +33,18 @@ def test_local_workers_get_the_devices_that_are_asked_for(
     monkeypatch.setattr(crew, "devices_of", lambda names: [name.strip() for name in names.split(",")])
     found = crew._settings(Options(workers=2, device=device, threads=3, dashboard=""))
     assert found == Local(workers=2, threads=3, devices=devices, dashboard="")
+
+
+@pytest.mark.parametrize(
+    ("seen", "names"), [("", ["0", "1"]), ("2,3", ["2", "3"]), ("GPU-abc, GPU-def", ["GPU-abc", "GPU-def"])]
+)
+def test_a_gpu_is_one_of_those_that_this_process_sees(
+    seen: str, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    settings = Local(workers=3, devices="0,1")
+    found = [executors._local_worker(settings, number)["env"]["CUDA_VISIBLE_DEVICES"] for number in range(3)]
+    assert found == [names[0], names[1], names[0]]
 
 
 def test_an_address_is_a_scheduler_that_runs() -> None:

@@ -69,7 +69,9 @@ def connect(options: Options) -> Iterator[Crew | None]:
     own = isinstance(settings, Local)
     queued = not isinstance(settings, Local | Dask)
     with executor(settings) as client:
-        limits = Limits(options.part_timeout, options.dask_timeout, wait_for_workers=queued)
+        limits = Limits(
+            part_seconds=options.part_timeout, patience_seconds=options.dask_timeout, wait_for_workers=queued
+        )
         with _awaited(client, resources(settings)) if queued else nullcontext():
             machine = this_machine() if own else _survey(client, limits)
         if settings.device:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import os
 import shutil
 import subprocess
 import uuid
@@ -95,8 +96,14 @@ def _local_worker(settings: Local, number: int) -> dict[str, Any]:
         "memory_limit": 0,  # parts bound their own memory; Dask's limit would kill a worker that is merely large
         "resources": resources(settings),
         "silence_logs": logging.ERROR,
-        "env": {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {},
+        "env": {"CUDA_VISIBLE_DEVICES": _named(gpus[number % len(gpus)])} if gpus else {},
     }
+
+
+def _named(gpu: str) -> str:
+    """Return the driver's name of a GPU: where this process sees only some, its numbers are places among those."""
+    seen = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return seen[int(gpu)] if int(gpu) < len(seen) and seen[int(gpu)] else gpu
 
 
 def _dashboard(address: str) -> dict[str, Any]:
