@@ -6,10 +6,12 @@ from pathlib import Path
 
 import cv2
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from restore.errors import MediaError
 from restore.train.config import Choice
-from restore.train.snapshots import curve, inflection
+from restore.train.snapshots import blended, curve, inflection
 
 CHOICE = Choice(auc_loss=0.5, outliers=0.5, patience=2)
 
@@ -36,6 +38,14 @@ def test_wrong_colours_are_not_bought_with_a_small_distance() -> None:
     assert inflection(table, CHOICE) == 1
     table[2] |= {"auc": 90.0, "outliers": 0.9}
     assert inflection(table, CHOICE) == 1
+
+
+def test_a_blend_lies_between_its_ends(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 3.0)):
+        save_file({"w": torch.tensor([value]), "n": torch.tensor(int(value))}, tmp_path / f"{name}.safetensors")
+    mixed = blended(tmp_path / "a.safetensors", tmp_path / "b.safetensors", 0.25)
+    assert mixed["w"].item() == 1.5
+    assert mixed["n"].item() == 3
 
 
 def test_the_curve_is_drawn(tmp_path: Path) -> None:

@@ -126,6 +126,8 @@ class Choice:
     """Percent of pixels that may have more chroma than all but 0.1 % of the photographs' pixels."""
     patience: int = 4
     """Snapshots in a row that must be worse than the best for it to be the inflection point."""
+    blend: float = 1.0
+    """How far to go from the weights before the GAN, 0, to those of the snapshot, 1 (Wang et al. 2018, ESRGAN, 3.4)."""
 
 
 @dataclass(frozen=True, slots=True)

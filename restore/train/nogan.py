@@ -218,7 +218,8 @@ def choose(run: Run, cycle: int) -> None:
         chosen = snapshots.best_of(
             files, run.average, lambda name: run.judge(run.average, snapshot=name), config.choice, table
         )
-        shutil.copyfile(chosen, best)
+        run.average.load_state_dict(snapshots.blended(_before(run, cycle), chosen, config.choice.blend))
+        snapshots.take(best, run.average)
     run.team.wait()
     run.average.load_state_dict(load_file(best, device=str(run.team.device)))
     run.generator.load_state_dict(run.average.state_dict())

@@ -12,8 +12,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from restore.errors import MediaError
 from restore.train.config import Choice
@@ -48,6 +49,14 @@ def best_of(files: list[Path], network: nn.Module, judge: Callable[[str], Score]
     write_rows(table, [row | {"chosen": number == best} for number, row in enumerate(rows)])
     curve(table.with_suffix(".png"), rows, best)
     return files[best]
+
+
+def blended(before: Path, after: Path, share: float) -> dict[str, Tensor]:
+    """Return weights between those of two snapshots: some of the liveliness of a GAN, with less of its noise."""
+    here, there = load_file(before), load_file(after)
+    return {
+        key: torch.lerp(here[key], there[key], share) if here[key].is_floating_point() else there[key] for key in here
+    }
 
 
 def inflection(rows: list[Score], choice: Choice) -> int:
