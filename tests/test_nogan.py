@@ -166,6 +166,14 @@ def test_calm_takes_the_weights_of_the_loss_back(config: TrainConfig) -> None:
     assert not changes[0.0].any()
 
 
+def test_saturation_makes_the_palette_livelier(config: TrainConfig) -> None:
+    config.output.mkdir()
+    run = Run(dataclasses.replace(config, saturation=1.25), ALONE)
+    before = run.average.state_dict()["bins"].clone()
+    nogan.settle(run)
+    assert torch.allclose(run.generator.state_dict()["bins"], 1.25 * before)
+
+
 def test_four_pictures_are_learned_by_heart(config: TrainConfig, photographs: Path) -> None:
     """The mean colour error of a step falls to less than half in sixty steps."""
     (photographs / "a.tar").unlink()

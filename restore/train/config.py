@@ -166,6 +166,8 @@ class TrainConfig:
     """For `compact`: of the annealed mean, for validation and use; 1 is calm, towards 0 vivid and patchy."""
     calm: float = 0.4
     """For `compact`: share of the rebalancing that validation and use take back: 0 vivid, 1 as grey as photographs."""
+    saturation: float = 1.0
+    """For `compact`: factor on the chroma of the bins, for validation and use after phase 1."""
     critic: Critic = field(default_factory=Critic)
     """Phase 2."""
     gan: Gan = field(default_factory=Gan)

@@ -105,6 +105,8 @@ def settle(run: Run) -> None:
         weight = rarity(run.prior.to(network.bins.device), config.content.rebalance)
         head = network.head.state_dict()  # shares its tensors with the network
         head["bias"] -= config.calm * weight.log()
+    if isinstance(network, Compact) and config.pretrain:
+        network.bins.mul_(config.saturation)
     run.generator.load_state_dict(network.state_dict())
     if run.team.leads:
         run.judge(network)
