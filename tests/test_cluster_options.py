@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -104,3 +105,15 @@ def test_the_bar_shows_parts_where_others_do_the_work(
     bars("restore", 24, 60)
     bars.close()
     assert "parts 2/5" in capsys.readouterr().err
+
+
+def test_the_address_of_the_dashboard_is_told_without_being_asked() -> None:
+    program = """if True:
+        import logging
+        from restore.cli.logs import set_up
+        set_up(verbose=False, as_json=False)
+        logging.getLogger("restore.cluster.executors").info("dashboard: here")
+        logging.getLogger("restore.film").info("hidden")
+    """
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stderr == "INFO: dashboard: here\n"

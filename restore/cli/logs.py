@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 
+_CLUSTER = "restore.cluster"
+
 
 def set_up(*, verbose: bool, as_json: bool) -> None:
-    """Log to stderr: warnings, or with `verbose` also what is done."""
+    """Log to stderr: warnings and where the dashboard of workers is, or with `verbose` also what is done."""
     level = logging.INFO if verbose else logging.WARNING
     handler = logging.StreamHandler()
-    handler.setLevel(level)  # a job logs more into its file, through the same root
+    # a job logs more into its file, through the same root
+    handler.addFilter(lambda record: record.levelno >= level or record.name.startswith(_CLUSTER))
+    logging.getLogger(_CLUSTER).setLevel(logging.INFO)
     if as_json:
         from restore.job.jsonlog import JsonLines
 
