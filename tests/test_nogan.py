@@ -205,7 +205,7 @@ def test_each_term_of_the_content_loss_has_its_weight(config: TrainConfig) -> No
     apart = [loss(**{name: weight}) for name, weight in terms.items()]
     assert all(value > 0 for value in apart)
     assert sum(apart) == pytest.approx(loss(**terms), rel=1e-5)
-    assert apart[3] == pytest.approx(3 * float((found.ab - batch.ab).abs().mean()) / 100, rel=1e-5)
+    assert apart[3] == pytest.approx(3 * (found.ab - batch.ab).abs().mean().item() / 100, rel=1e-5)
 
 
 def test_a_content_loss_that_does_not_fit_is_refused(config: TrainConfig) -> None:
