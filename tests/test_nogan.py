@@ -51,6 +51,7 @@ def config(photographs: Path, tmp_path: Path) -> TrainConfig:
         validation_pictures=2,
         checkpoint_every=0.0,
         board=False,
+        threads=1,  # two would wait for one another on a busy machine
     )
 
 
