@@ -105,6 +105,7 @@ def test_few_parts_are_given_out_at_a_time_however_many_there_are(client: Client
 def test_parts_do_not_wait_for_a_worker_that_is_busy_with_something_else(
     client: Client,
 ) -> None:
+    client.wait_for_workers(2, timeout=60)
     list(dask_map(client)(trivial, numbered_parts(4)))
     busy = next(iter(client.nthreads()))
     left = client.submit(time.sleep, 600, workers=[busy])  # as a dead client may leave

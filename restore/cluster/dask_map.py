@@ -36,6 +36,9 @@ SLOTS = 4
 TICK_SECONDS = 1.0
 """How often to look after the workers."""
 
+RESTART_SECONDS = 60
+"""For a worker to end and begin anew: a nanny that is cut short in it leaves the worker dead for good."""
+
 ATTEMPTS = 3
 """How often a part is begun whose worker dies or hangs, before it is given up."""
 
@@ -283,7 +286,7 @@ class _Run:
         if task.hangs >= ATTEMPTS:
             self.client.cancel([task.future])  # or the next worker would hang
         try:
-            self.client.restart_workers([worker], timeout=10, raise_for_error=False)
+            self.client.restart_workers([worker], timeout=RESTART_SECONDS, raise_for_error=False)
         except ValueError:  # it has no nanny that could restart it
             self.client.retire_workers([worker], close_workers=True)
         except (OSError, TimeoutError, KeyError):
