@@ -84,6 +84,8 @@ def _local(settings: Local, stack: ExitStack) -> Any:
     scheduler = {"host": "127.0.0.1", "port": 0, **_dashboard(settings.dashboard)}
     workers = {number: {"cls": Nanny, "options": _local_worker(settings, number)} for number in range(settings.most)}
     start = {"cls": Scheduler, "options": scheduler}
+    # Nannies restart their workers; the cluster would close one for good that is away at the wrong moment.
+    stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "365 days"}))
     return stack.enter_context(SpecCluster(workers, start, silence_logs=logging.ERROR))
 
 
