@@ -208,7 +208,7 @@ def test_an_empty_file_is_named(tmp_path: Path) -> None:
         probe(tmp_path / "film.mp4")
 
 
-@pytest.mark.parametrize("content", [b"no film at all" * 100, os.urandom(50), b"%PDF-1.4\n" * 40])
+@pytest.mark.parametrize("content", [b"no film at all" * 100, bytes(range(7, 256, 5)), b"%PDF-1.4\n" * 40])
 def test_what_is_no_film_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "film.mp4").write_bytes(content)
     with pytest.raises(MediaError, match=r"film\.mp4: is not a film, or is damaged"):
