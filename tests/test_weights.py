@@ -65,7 +65,7 @@ def names(folder: Path) -> set[str]:
 def test_shipped_registry_knows_the_published_weights_and_the_default(tmp_path: Path) -> None:
     known = weights.entries(tmp_path)
     assert {"deoldify-video", "deoldify-stable", "deoldify-artistic", "eccv16"} <= set(known)
-    assert weights.default_name() == "compact-v2"
+    assert weights.default_name() == "compact-v1"
     for name, entry in known.items():
         assert entry.name == name
         assert len(entry.sha256) == 64

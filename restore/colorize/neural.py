@@ -35,7 +35,7 @@ class Neural:
     name: ClassVar[str] = "neural"
     writes: ClassVar[Writes] = "ab"
 
-    weights: str = "compact-v2"
+    weights: str = "compact-v1"
     """A name in the registry (`restore weights list`) or a file."""
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``, several with commas (batches are dealt to them in order), or ``auto``."""
