@@ -66,7 +66,7 @@ def test_a_bucket_is_restored_into_a_prefix_and_only_what_changed_is_done_again(
     monkeypatch.setattr(Slot, "begin", lambda self, task: begun.append(task.item.name))
     assert run_job(config).counts == {"skipped": 2}
     (place(bucket) / "in/photo.png").put(write_photo(tmp_path / "photo.png", seed=5))
-    run_job(write_config(tmp_path, tiny_weights, inputs=f"{bucket}/in/", output=f"{bucket}/out", minutes=0.01))
+    run_job(write_config(tmp_path, tiny_weights, inputs=f"{bucket}/in/", output=f"{bucket}/out", minutes=0.15))
     assert begun == [f"{bucket}/in/photo.png"]
 
 
