@@ -24,6 +24,26 @@ _FREE = (*_PATHS, "name", "threads", "readers", "device", "validate_every", "che
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """Weights of the terms that compare the generator's colours with the truth; a term of weight 0 is not computed."""
+
+    distribution: float = 0.0
+    """Rebalanced cross-entropy over colour bins (Zhang et al. 2016)."""
+    mean: float = 0.0
+    """Smooth L1 between the mean colour of the distribution and the truth."""
+    squared: float = 0.0
+    """Mean squared error of ab, in units of 100."""
+    absolute: float = 0.0
+    """L1 of ab, in units of 100."""
+    feature: float = 0.0
+    """Feature loss of R'G'B', which has an L1 of R'G'B' in it."""
+    rebalance: float = 0.5
+    """0 weights colours by their rarity, 1 weights all alike (Zhang et al. 2016, lambda)."""
+    sigma: float = 5.0
+    """Width in ab units over which a true colour spreads to its nearest bins."""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One cycle of training at one size: the learning rate rises, then falls."""
 
@@ -47,26 +67,8 @@ class Row:
     """Share of the row in which the rate rises, as a line."""
     floor: float = 0.0
     """Where the rate ends, as a share of `rate`; it falls as a cosine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """Weights of the terms that compare the generator's colours with the truth; a term of weight 0 is not computed."""
-
-    distribution: float = 0.0
-    """Rebalanced cross-entropy over colour bins (Zhang et al. 2016)."""
-    mean: float = 0.0
-    """Smooth L1 between the mean colour of the distribution and the truth."""
-    squared: float = 0.0
-    """Mean squared error of ab, in units of 100."""
-    absolute: float = 0.0
-    """L1 of ab, in units of 100."""
-    feature: float = 0.0
-    """Feature loss of R'G'B', which has an L1 of R'G'B' in it."""
-    rebalance: float = 0.5
-    """0 weights colours by their rarity, 1 weights all alike (Zhang et al. 2016, lambda)."""
-    sigma: float = 5.0
-    """Width in ab units over which a true colour spreads to its nearest bins."""
+    content: Content | None = None
+    """Loss of this row of phase 1, if not that of the run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def pretrain(run: Run) -> None:
     for number, row in enumerate(config.pretrain):
         freeze(generator, config.generator, row.frozen)
         optimizer = AdamW(groups(generator, config.generator, row.encoder_rate, config.weight_decay), betas=(0.9, 0.99))
-        content = ContentLoss(config.content, config, generator, run.prior)
+        content = ContentLoss(row.content or config.content, config, generator, run.prior)
         painting = run.team.wrap(Painting(generator))
         generator.train()
         for batch, _ in run.steps(f"pretrain-{number}", row, {"generator": optimizer}):
