@@ -10,9 +10,9 @@ from scipy.stats import entropy  # type: ignore[import-untyped]
 
 from restore.evaluate.frechet import Moments, distance
 from restore.evaluate.motion import DILATIONS, Meter, histograms
-from restore.evaluate.sets import Picture
 from restore.evaluate.tally import ChromaTally, ColorTally
 from restore.metrics import Field
+from restore.photographs import Picture
 
 
 def moments(rows: np.ndarray[tuple[int, int], np.dtype[np.float64]], batch: int = 7) -> Moments:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import cv2
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from photographs import write_tar
 from skimage.color import rgb2lab
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ from restore.evaluate.frechet import network
 from restore.evaluate.judge import Judge, paint
 from restore.generators.compact import Compact
 from restore.metrics import colorfulness, psnr, ssim
+from restore.photographs import Photo, find
 
 
 def photo(seed: int, height: int = 60, width: int = 80, strength: float = 60) -> NDArray[np.uint8]:
@@ -36,68 +37,31 @@ def save(path: Path, picture: NDArray[np.uint8]) -> Path:
     return path
 
 
-def make_tar(path: Path, folder: Path) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for file in sorted(folder.rglob("*.png")):
-            tar.add(file, file.relative_to(folder).as_posix())
-    return path
-
-
-def test_folders_tar_files_and_pictures_give_the_same_photographs(tmp_path: Path) -> None:
-    folder = tmp_path / "set"
-    for number in range(3):
-        save(folder / "deep" / f"{number}.png", photo(number))
-    (folder / "notes.txt").write_text("no picture")
-    tar = make_tar(tmp_path / "set.tar", folder)
-    loose = [folder / "deep" / f"{number}.png" for number in range(3)]
-    found = [[one.read() for one in sets.find(sources)] for sources in ([folder], [tar], loose)]
-    assert [len(pictures) for pictures in found] == [3, 3, 3]
-    for same in zip(*found, strict=True):
-        assert all(np.array_equal(same[0], other) for other in same[1:])
-    assert [one.name for one in sets.find([tar])] == ["deep/0.png", "deep/1.png", "deep/2.png"]
-
-
 def test_photographs_are_stretched_to_256_and_upright(tmp_path: Path) -> None:
     picture = np.zeros((512, 1024, 3), np.uint8)
     picture[:, 512:] = 255
-    read = sets.Photo(save(tmp_path / "wide.png", picture), "wide.png").read()
+    read = sets.read(find(save(tmp_path / "wide.png", picture))[0])
     assert read is not None
     assert read.shape == (256, 256, 3)
     assert not read[:, :128].any()
     assert (read[:, 128:] == 255).all()
 
 
-@pytest.mark.parametrize(("content", "why"), [(b"", "empty"), (b"\xff\xd8\xff no jpeg", "broken")])
-def test_a_broken_picture_is_none(tmp_path: Path, content: bytes, why: str) -> None:
-    path = tmp_path / f"{why}.jpg"
-    path.write_bytes(content)
-    assert sets.Photo(path, path.name).read() is None
-
-
 def test_a_sample_is_spread_over_the_whole_set_and_always_the_same(tmp_path: Path) -> None:
-    all_ = [sets.Photo(tmp_path, str(number)) for number in range(10)]
+    all_ = [Photo(tmp_path, None, 1, str(number)) for number in range(10)]
     assert [one.name for one in sets.pick(all_, 4)] == ["0", "2", "5", "7"]
     assert sets.pick(all_, None) == sets.pick(all_, 99) == all_
-
-
-def test_sources_without_photographs_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"nothing: does not exist; name a folder, a tar file, a picture or a film"):
-        sets.find([tmp_path / "nothing"])
-    with pytest.raises(MediaError, match=r"holds no pictures \(.jpg, .*\) and no tar files"):
-        sets.find([tmp_path])
-    (tmp_path / "bad.tar").write_bytes(b"not a tar file" * 100)
-    with pytest.raises(MediaError, match=r"bad.tar: cannot be read as an uncompressed tar file"):
-        sets.find([tmp_path])
 
 
 def test_classes_come_from_the_folders_or_from_a_table(tmp_path: Path) -> None:
     save(tmp_path / "281" / "cat.png", photo(0))
     save(tmp_path / "5000" / "none.png", photo(1))
     save(tmp_path / "dog.png", photo(2))
-    found = sets.find([tmp_path])
+    found = find(tmp_path)
+    write_tar(tmp_path / "all.tar", {photo.name: photo.read() for photo in found})
     assert sets.labels(found) == {"281/cat.png": 281}
-    assert sets.labels(sets.find([make_tar(tmp_path / "all.tar", tmp_path)])) == {"281/cat.png": 281}
-    assert sets.labels(sets.find([tmp_path / "281"])[:1]) == {"cat.png": 281}
+    assert sets.labels(find(tmp_path / "all.tar")) == {"281/cat.png": 281}
+    assert sets.labels(find(tmp_path / "281")) == {"cat.png": 281}
     table = tmp_path / "labels.csv"
     table.write_text("name,class\ndog.png, 207\n5000/none.png,3\nother.png,1\n")
     assert sets.labels(found, table) == {"dog.png": 207, "5000/none.png": 3}
@@ -116,12 +80,12 @@ def test_a_wrong_table_of_classes_is_refused(tmp_path: Path, text: str, complain
     table = tmp_path / "labels.csv"
     table.write_text(text)
     with pytest.raises(ConfigError, match=complaint):
-        sets.labels([sets.Photo(tmp_path / "dog.png", "dog.png")], table)
+        sets.labels([Photo(tmp_path, None, 1, "dog.png")], table)
 
 
 def test_a_missing_table_of_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"labels.csv: cannot be read as CSV"):
-        sets.labels([sets.Photo(tmp_path, "dog.png")], tmp_path / "labels.csv")
+        sets.labels([Photo(tmp_path, None, 1, "dog.png")], tmp_path / "labels.csv")
 
 
 def test_truths_are_the_readable_pictures(tmp_path: Path) -> None:

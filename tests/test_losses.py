@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from restore.train import data
+from restore.photographs import find
 from restore.train.losses import DistributionLoss, histogram, nearest_share, palette
 
 
@@ -57,7 +57,7 @@ def test_the_loss_learns_the_colours_own_frequencies(bins: tuple[torch.Tensor, t
 
 
 def test_the_palette_covers_the_colours_and_counts_them(photographs: Path) -> None:
-    counts = histogram(data.find(photographs), seed=0)
+    counts = histogram(find(photographs), seed=0)
     centers = palette(counts, 12, seed=0)
     prior = nearest_share(counts, centers)
     assert centers.shape == (12, 2)

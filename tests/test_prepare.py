@@ -24,9 +24,9 @@ from PIL import Image, ImageCms
 
 from restore.cli.data import data as data_commands
 from restore.errors import ConfigError, MediaError, RestoreError
+from restore.photographs import find
 from restore.train import prepare as module
 from restore.train.assembly import Assembly
-from restore.train.data import find
 from restore.train.nearby import Nearby, perceptual_hash
 from restore.train.prepare import Preparation, Report, prepare
 from restore.train.screen import Criteria, Examined, Form, examine, trim
@@ -374,7 +374,7 @@ def test_a_full_disk_is_a_clear_error_and_the_run_can_go_on(source: Path, tmp_pa
 
 def test_a_set_without_pictures_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
-    with pytest.raises(MediaError, match="found no pictures"):
+    with pytest.raises(MediaError, match="holds no pictures"):
         prepare([tmp_path / "source"], tmp_path / "set")
     (tmp_path / "source" / "a.jpg").write_bytes(b"no")
     with pytest.raises(RestoreError, match=r"none of 1 pictures was kept \(1 broken\); see .*pictures\.csv"):
@@ -385,7 +385,7 @@ def test_a_set_without_pictures_is_an_error(tmp_path: Path) -> None:
 
 def test_a_source_that_has_gone_stops_the_run(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = find(source)
-    monkeypatch.setattr(module, "find", lambda path: found if path == source else find(path))
+    monkeypatch.setattr(module, "find", lambda *paths: found if paths == (source,) else find(*paths))
     (source / "p001.jpg").unlink()
     assert prepare([source], tmp_path / "set", SMALL).dropped["broken"] == 3
     source.rename(tmp_path / "away")

@@ -1,13 +1,11 @@
-"""Photographs for training: found, decoded, cropped and made into samples."""
+"""Photographs for training: cropped and made into samples."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import logging
 import math
 import os
-import tarfile
 from pathlib import Path
 
 import cv2
@@ -15,153 +13,30 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from photographs import jpeg, patches, picture
 
 from restore.color import lab_from_rgb
 from restore.errors import ConfigError, MediaError
+from restore.photographs import Opened, find
 from restore.train import augment, data
 from restore.train.augment import PLAIN, Augmentation
 from restore.train.degrade import Degradation
-from restore.train.photo import Opened
 
 STILL = Augmentation(crop_area=1.0, crop_aspect=1.0, flip=0.0, share=0.0)
 """The largest square, and nothing else."""
 
 
-def picture(seed: int, height: int = 70, width: int = 90) -> NDArray[np.uint8]:
-    """Smooth patches of colour."""
-    small = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
-
-
-def jpeg(rgb: NDArray[np.uint8], quality: int = 95, orientation: int | None = None) -> bytes:
-    file, exif = io.BytesIO(), Image.Exif()
-    if orientation:
-        exif[0x0112] = orientation
-    Image.fromarray(rgb).save(file, "JPEG", quality=quality, subsampling=0, exif=exif)
-    return file.getvalue()
-
-
-def tar_of(files: dict[str, bytes], mode: str = "w") -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=mode) as tar:  # type: ignore[call-overload]
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return file.getvalue()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "photos"
-    path.mkdir()
-    files = {f"p{i}.jpg": jpeg(picture(i)) for i in range(5)}
-    (path / "a.tar").write_bytes(tar_of(files | {"notes.txt": b"not a picture"}))
-    (path / "q.jpg").write_bytes(jpeg(picture(9)))
-    return path
-
-
 def photos(folder: Path, seed: int = 0, augmentation: Augmentation | None = None) -> data.Photos:
-    return data.Photos(data.find(folder), Degradation(), augmentation or Augmentation(), seed)
+    return data.Photos(find(folder), Degradation(), augmentation or Augmentation(), seed)
 
 
-# Finding
-
-
-def test_a_tar_and_a_folder_give_the_same_pictures(folder: Path, tmp_path: Path) -> None:
-    loose = tmp_path / "loose" / "deeper"
-    loose.mkdir(parents=True)
-    for i in range(5):
-        (loose / f"p{i}.jpg").write_bytes(jpeg(picture(i)))
-    from_tar = [photo.read() for photo in data.find(folder) if photo.name.startswith("p")]
-    found = data.find(loose.parent)
-    assert from_tar == [photo.read() for photo in found] == [photo.read() for photo in data.find(folder / "a.tar")]
-    assert [photo.name for photo in found] == [f"deeper/p{i}.jpg" for i in range(5)]
-    assert len(data.find(folder)) == 6
-
-
-def test_tar_files_in_a_tar_file_are_read_as_imagenet_comes(tmp_path: Path) -> None:
-    inner = [tar_of({f"n{k}_{i}.JPEG": jpeg(picture(3 * k + i)) for i in range(3)}) for k in range(2)]
-    (tmp_path / "all.tar").write_bytes(tar_of({"n0.tar": inner[0], "n1.tar": inner[1], "last.png": b"x"}))
-    found = data.find(tmp_path)
-    assert [photo.name for photo in found] == [
-        *(f"n{k}.tar/n{k}_{i}.JPEG" for k in range(2) for i in range(3)), "last.png",
-    ]  # fmt: skip
-    assert [photo.read() for photo in found[:6]] == [jpeg(picture(i)) for i in range(6)]
-    assert str(found[0]).endswith("all.tar: n0.tar/n0_0.JPEG")
-
-
-def test_hidden_files_are_not_pictures(folder: Path) -> None:
-    (folder / "._q.jpg").write_bytes(b"left by macOS")
-    (folder / "b.tar").write_bytes(tar_of({"x/._p.jpg": b"left by macOS"}))
-    assert len(data.find(folder)) == 6
-
-
-def test_a_link_that_runs_in_a_circle_does_no_harm(folder: Path) -> None:
-    (folder / "round").symlink_to(folder, target_is_directory=True)
-    (folder / "lost.jpg").symlink_to(folder / "none.jpg")
-    assert len(data.find(folder)) == 6
-
-
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"nowhere: expected a folder"):
-        data.find(tmp_path / "nowhere")
-
-
-def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="found no pictures"):
-        data.find(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"nonsense" * 200, tar_of({"p.jpg": b"x" * 3000}, "w:gz")])
-def test_a_damaged_or_compressed_tar_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "bad.tar").write_bytes(content)
-    with pytest.raises(MediaError, match=r"bad\.tar: cannot be read as an uncompressed tar"):
-        data.find(tmp_path)
-
-
-def test_the_fingerprint_tells_other_pictures_apart(folder: Path) -> None:
-    before = data.fingerprint(data.find(folder))
-    assert before == data.fingerprint(data.find(folder))
-    (folder / "q.jpg").rename(folder / "r.jpg")
-    assert data.fingerprint(data.find(folder)) != before
-
-
-# Decoding
-
-
-def test_a_picture_on_its_side_is_turned(tmp_path: Path) -> None:
-    upright = picture(1)
-    (tmp_path / "side.jpg").write_bytes(jpeg(np.ascontiguousarray(np.rot90(upright)), orientation=6))
-    (photo,) = data.find(tmp_path)
-    turned = data.decode(photo)
-    assert turned is not None
-    assert np.abs(turned.astype(int) - upright).mean() < 2
-    opened = Opened.of(photo)
-    assert opened is not None
-    assert (opened.width, opened.height) == (90, 70)
-
-
-@pytest.mark.parametrize("kind", ["palette", "alpha", "cmyk", "grey"])
-def test_other_kinds_of_pictures_become_rgb(tmp_path: Path, kind: str) -> None:
-    rgb = Image.fromarray(picture(1))
-    if kind == "palette":
-        rgb.quantize(200).save(tmp_path / "p.png", transparency=bytes([255] * 100))
-    elif kind == "alpha":
-        rgb.convert("RGBA").save(tmp_path / "p.png")
-    else:
-        rgb.convert("CMYK" if kind == "cmyk" else "L").save(tmp_path / "p.jpg", quality=95)
-    found = data.decode(data.find(tmp_path)[0])
-    assert found is not None
-    expected = np.asarray(rgb.convert("L").convert("RGB") if kind == "grey" else rgb, int)
-    assert np.abs(found - expected).mean() < 12
+# Cropping
 
 
 def test_a_large_jpeg_is_decoded_small_and_shows_the_same(tmp_path: Path) -> None:
-    large = picture(2, 603, 801)
+    large = patches(2, 603, 801)
     (tmp_path / "large.jpg").write_bytes(jpeg(large))
-    opened = Opened.of(data.find(tmp_path)[0])
+    opened = Opened.of(find(tmp_path)[0])
     assert opened is not None
     half = opened.pixels(2)
     assert half is not None
@@ -176,9 +51,6 @@ def test_a_jpeg_is_never_decoded_coarser_than_the_crop(scale: float, expected: i
     assert augment.reduction(augment.View(np.eye(3), scale, 0.0, 1.0), 128) == expected
 
 
-# Cropping
-
-
 def gradient(height: int, width: int) -> NDArray[np.uint8]:
     """Red tells how far right, green how far down."""
     y, x = np.mgrid[:height, :width]
@@ -187,7 +59,7 @@ def gradient(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def test_the_whole_square_is_the_picture_resized() -> None:
-    square = picture(4, 128, 128)
+    square = patches(4, 128, 128)
     for pixels in (32, 64, 128):
         found = augment.crop(square, augment.draw(128, 128, STILL, np.random.default_rng(0)), pixels)
         expected = cv2.resize(square, (pixels, pixels), interpolation=cv2.INTER_AREA) / 255
@@ -283,20 +155,20 @@ def test_a_share_of_zero_changes_neither_light_nor_shape() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("share", 1.5), ("crop_aspect", 0.5), ("brightness", 0.5), ("warp", -1)])
 def test_a_strength_out_of_range_is_refused(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"augmentation: {name} must be between"):
+    with pytest.raises(ConfigError, match=f"{name} must be between"):
         dataclasses.replace(Augmentation(), **{name: value})
 
 
 # Samples
 
 
-def test_broken_pictures_are_skipped_and_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8 not a jpeg")
-    (folder / "empty.png").write_bytes(b"")
-    (folder / "cut.jpg").write_bytes(jpeg(picture(3))[:1500])
-    (folder / "tiny.jpg").write_bytes(jpeg(picture(3, 31, 90)))
-    (folder / "deep.png").write_bytes(cv2.imencode(".png", np.zeros((40, 40), np.uint16))[1].tobytes())
-    stream = photos(folder)
+def test_broken_pictures_are_skipped_and_counted(photographs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (photographs / "broken.jpg").write_bytes(b"\xff\xd8 not a jpeg")
+    (photographs / "empty.png").write_bytes(b"")
+    (photographs / "cut.jpg").write_bytes(picture(3)[:1500])
+    (photographs / "tiny.jpg").write_bytes(picture(3, 31, 90))
+    (photographs / "deep.png").write_bytes(cv2.imencode(".png", np.zeros((40, 40), np.uint16))[1].tobytes())
+    stream = photos(photographs)
     with caplog.at_level(logging.WARNING):
         stream.batch(0, 22, 32)
     assert {Path(name).name for name in stream.broken} == {"broken.jpg", "empty.png", "cut.jpg", "tiny.jpg", "deep.png"}
@@ -304,11 +176,11 @@ def test_broken_pictures_are_skipped_and_counted(folder: Path, caplog: pytest.Lo
     assert "(5 so far)" in caplog.text
 
 
-def test_a_picture_that_has_gone_is_skipped(folder: Path) -> None:
-    stream = photos(folder)
-    (folder / "q.jpg").unlink()
+def test_a_picture_that_has_gone_is_skipped(photographs: Path) -> None:
+    stream = photos(photographs)
+    (photographs / "q.jpg").unlink()
     assert stream.batch(0, 6, 32).grey.shape == (6, 1, 32, 32)
-    assert stream.broken == {str(folder / "q.jpg")}
+    assert stream.broken == {str(photographs / "q.jpg")}
 
 
 def test_only_broken_pictures_are_an_error(tmp_path: Path) -> None:
@@ -317,23 +189,23 @@ def test_only_broken_pictures_are_an_error(tmp_path: Path) -> None:
         photos(tmp_path).batch(0, 1, 32)
 
 
-def test_a_sample_depends_on_seed_and_number_alone(folder: Path) -> None:
-    one, two = photos(folder), photos(folder)
+def test_a_sample_depends_on_seed_and_number_alone(photographs: Path) -> None:
+    one, two = photos(photographs), photos(photographs)
     two.batch(3, 4, 32)
     a, b = one.batch(10, 2, 64), two.batch(10, 2, 64)
     assert all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("grey", "rgb", "ab"))
-    assert not torch.equal(a.grey, photos(folder, seed=1).batch(10, 2, 64).grey)
+    assert not torch.equal(a.grey, photos(photographs, seed=1).batch(10, 2, 64).grey)
 
 
-def test_a_broken_picture_changes_no_other_sample(folder: Path) -> None:
-    (folder / "broken.jpg").write_bytes(b"")
-    fresh, used = photos(folder), photos(folder)
+def test_a_broken_picture_changes_no_other_sample(photographs: Path) -> None:
+    (photographs / "broken.jpg").write_bytes(b"")
+    fresh, used = photos(photographs), photos(photographs)
     used.batch(0, 20, 32)
     assert torch.equal(fresh.batch(20, 7, 32).grey, used.batch(20, 7, 32).grey)
 
 
-def test_every_picture_is_seen_once_an_epoch(folder: Path) -> None:
-    stream = photos(folder)
+def test_every_picture_is_seen_once_an_epoch(photographs: Path) -> None:
+    stream = photos(photographs)
     orders = [[stream._index(epoch * 6 + i) for i in range(6)] for epoch in range(4)]
     assert all(sorted(order) == list(range(6)) for order in orders)
     assert len({tuple(order) for order in orders}) > 1
@@ -342,7 +214,7 @@ def test_every_picture_is_seen_once_an_epoch(folder: Path) -> None:
 def test_a_batch_holds_the_grey_the_clean_picture_and_its_ab_at_half_size(tmp_path: Path) -> None:
     rgb = np.full((80, 80, 3), (40, 160, 90), np.uint8)
     cv2.imwrite(str(tmp_path / "flat.png"), rgb[..., ::-1])
-    batch = data.Photos(data.find(tmp_path), Degradation(share=0.0), PLAIN, 0).batch(0, 2, 64)
+    batch = data.Photos(find(tmp_path), Degradation(share=0.0), PLAIN, 0).batch(0, 2, 64)
     assert (batch.grey.shape, batch.rgb.shape, batch.ab.shape) == ((2, 1, 64, 64), (2, 3, 64, 64), (2, 2, 32, 32))
     assert all(getattr(batch, name).dtype == torch.float32 for name in ("grey", "rgb", "ab"))
     assert torch.allclose(batch.rgb, torch.tensor([40.0, 160.0, 90.0])[:, None, None] / 255, atol=1e-6)
@@ -351,8 +223,8 @@ def test_a_batch_holds_the_grey_the_clean_picture_and_its_ab_at_half_size(tmp_pa
     assert torch.allclose(batch.ab, torch.from_numpy(expected)[:, None, None], atol=1e-2)
 
 
-def test_only_the_input_is_aged(folder: Path) -> None:
-    found = data.find(folder)
+def test_only_the_input_is_aged(photographs: Path) -> None:
+    found = find(photographs)
     clean, aged = (data.Photos(found, Degradation(share=s), PLAIN, 0).batch(0, 6, 64) for s in (0.0, 1.0))
     assert torch.equal(clean.rgb, aged.rgb)
     assert torch.equal(clean.ab, aged.ab)
@@ -366,8 +238,8 @@ def test_colours_of_the_reader_are_those_of_the_pipeline() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
-def test_a_picture_that_may_not_be_read_is_skipped(folder: Path) -> None:
-    (folder / "q.jpg").chmod(0)
-    stream = photos(folder)
+def test_a_picture_that_may_not_be_read_is_skipped(photographs: Path) -> None:
+    (photographs / "q.jpg").chmod(0)
+    stream = photos(photographs)
     stream.batch(0, 6, 32)
-    assert stream.broken == {str(folder / "q.jpg")}
+    assert stream.broken == {str(photographs / "q.jpg")}

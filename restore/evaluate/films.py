@@ -19,9 +19,10 @@ from restore import reel as reels
 from restore.clip import Clip, Color, Plane, Primaries
 from restore.color import chroma_scale, lab_from_rgb, rgb_from_lab, rgb_from_ycbcr, unit_luma
 from restore.errors import MediaError
-from restore.evaluate.sets import SIDE, Picture
+from restore.evaluate.sets import SIDE
 from restore.film import Progress
 from restore.part import workers
+from restore.photographs import Picture
 from restore.plan import shots_of
 from restore.reel import Reel
 from restore.setup import Options, stages_for

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from restore.evaluate.sets import Picture
+from restore.photographs import Picture
 
 _QUALITY = 88
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restore.clip import Plane
-from restore.evaluate.sets import Picture
 from restore.metrics import Field, WarpError, jensen_shannon
+from restore.photographs import Picture
 
 DILATIONS = (1, 2, 4)
 """Distances in frames at which colour distributions are compared."""

@@ -16,8 +16,8 @@ from restore.evaluate.frechet import NAME
 from restore.evaluate.gallery import Gallery
 from restore.evaluate.judge import TRUTH, Judge, Scores, Verdict
 from restore.evaluate.report import GREY, MEAN, Part
-from restore.evaluate.sets import Photo, Picture
 from restore.generators import Loaded
+from restore.photographs import Photo, Picture, find
 from restore.stills.still import tone_of
 
 _LOOKS = 48
@@ -30,7 +30,7 @@ def judge_photos(sources: Sequence[Path], contest: Contest) -> Part:
     Raises:
         MediaError: There are none, or none that can be judged.
     """
-    found = sets.pick(sets.find(sources), contest.limit)
+    found = sets.pick(find(*sources), contest.limit)
     truth, labels = _in_colour(found), sets.labels(found, contest.labels)
     ways = {name: _loaded(contest, name) for name in contest.ways}
     judge = Judge(contest.methods, truth=truth, features=contest.features)
@@ -76,7 +76,7 @@ class _LeftOut:
 
 def _in_colour(found: Sequence[Photo]) -> bool:
     """Say whether most of the photographs are; sepia prints are not."""
-    some = (photo.read() for photo in sets.pick(found, _LOOKS))
+    some = map(sets.read, sets.pick(found, _LOOKS))
     tones = Counter(tone_of(picture, 8) for picture in some if picture is not None)
     return tones["color"] * 2 >= tones.total()
 
@@ -84,7 +84,7 @@ def _in_colour(found: Sequence[Photo]) -> bool:
 def _batches(found: Sequence[Photo], truth: bool, left_out: _LeftOut) -> Iterator[list[tuple[Photo, Picture]]]:
     batch: list[tuple[Photo, Picture]] = []
     for photo in found:
-        picture = photo.read()
+        picture = sets.read(photo)
         if picture is None:
             left_out.add(photo, "because they cannot be decoded")
         elif truth and tone_of(picture, 8) == "gray":

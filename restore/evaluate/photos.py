@@ -14,6 +14,7 @@ from restore.errors import MediaError
 from restore.evaluate import sets
 from restore.evaluate.judge import Judge, Scores, fitted
 from restore.generators import Generator, Loaded
+from restore.photographs import Picture, find
 
 BATCH = 4
 """Pictures worked on at a time."""
@@ -29,13 +30,13 @@ def truths(folder: Path, count: int | None = None) -> Tensor:
     Raises:
         MediaError: There are none, or none can be decoded.
     """
-    pictures = [picture for photo in sets.pick(sets.find([folder]), count) if (picture := photo.read()) is not None]
+    pictures = [picture for photo in sets.pick(find(folder), count) if (picture := sets.read(photo)) is not None]
     if not pictures:
         raise MediaError("none of its pictures can be decoded", str(folder))
     return tensor(pictures)
 
 
-def tensor(pictures: Sequence[sets.Picture]) -> Tensor:
+def tensor(pictures: Sequence[Picture]) -> Tensor:
     """Return pictures (H, W, 3) as one tensor (N, 3, H, W)."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
@@ -114,8 +115,8 @@ def mean_ab(folder: Path) -> tuple[float, float]:
         MediaError: There are none, or none can be decoded.
     """
     total, pictures = torch.zeros(2, dtype=torch.float64), 0
-    for photo in sets.find([folder]):
-        picture = photo.read()
+    for photo in find(folder):
+        picture = sets.read(photo)
         if picture is not None:
             total += lab_from_rgb(tensor([picture]).float() / 255)[0, 1:].double().mean((1, 2))
             pictures += 1

@@ -18,8 +18,8 @@ from typing import Any
 
 from restore.errors import ConfigError
 from restore.output.disk import sync, writing
+from restore.photographs import Photo
 from restore.train.nearby import Nearby
-from restore.train.photo import Photo
 from restore.train.screen import Examined
 from restore.train.shards import Place, Shards
 

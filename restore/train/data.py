@@ -17,13 +17,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restore.errors import MediaError
+from restore.photographs import Opened, Photo
 from restore.train.augment import Augmentation, crop, draw, reduction
 from restore.train.degrade import Degradation, Plane, age
-from restore.train.photo import Opened, Photo, decode, find, fingerprint
-
-__all__ = ["Batch", "Photo", "Photos", "decode", "find", "fingerprint", "lab"]
 
 log = logging.getLogger(__name__)
+
+SMALLEST = 32
+"""Shortest side, in pixels, of a picture to learn from."""
+
+
+def opened(photo: Photo) -> Opened | None:
+    """Read the header of a picture; None if it is broken, tiny, or of 16 bits and so not in colour."""
+    found = Opened.of(photo)
+    unfit = found is None or min(found.image.size) < SMALLEST or found.image.mode.startswith("I;16")
+    return None if unfit else found
 
 
 def lab(rgb: Plane) -> Plane:
@@ -92,12 +100,12 @@ class Photos:
 
 def _read(photo: Photo, pixels: int, augmentation: Augmentation, rng: np.random.Generator) -> Plane | None:
     """Return a crop of a picture, or None if it is broken; a large JPEG is not decoded finer than the crop needs."""
-    opened = Opened.of(photo)
-    if opened is None:
+    found = opened(photo)
+    if found is None:
         return None
-    view = draw(opened.width, opened.height, augmentation, rng)
-    picture = opened.pixels(reduction(view, pixels))
-    return None if picture is None else crop(picture, view, pixels, round(opened.width / picture.shape[1]))
+    view = draw(found.width, found.height, augmentation, rng)
+    picture = found.pixels(reduction(view, pixels))
+    return None if picture is None else crop(picture, view, pixels, round(found.width / picture.shape[1]))
 
 
 def _channels_first(pictures: Sequence[Plane]) -> Tensor:

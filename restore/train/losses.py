@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from restore.train.data import Photo, decode, lab
+from restore.photographs import Photo
+from restore.train.data import lab, opened
 
 Points = NDArray[np.floating[Any]]
 
@@ -28,7 +29,8 @@ def histogram(photos: list[Photo], seed: int, count: int = 800) -> NDArray[np.fl
     """Count colours in cells of 2 ab units, shape (128, 128), over `count` random photographs."""
     total = np.zeros((128, 128))
     for index in np.random.default_rng(seed).permutation(len(photos))[:count]:
-        picture = decode(photos[index])
+        found = opened(photos[index])
+        picture = found.pixels() if found else None
         if picture is None:
             continue
         small = np.asarray(cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA), np.float32)

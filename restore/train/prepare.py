@@ -31,8 +31,8 @@ from filelock import FileLock, Timeout
 from restore import __version__
 from restore.errors import ConfigError, MediaError, RestoreError
 from restore.output.disk import sync, writing
+from restore.photographs import Photo, find, fingerprint
 from restore.train.assembly import PICTURES, PROGRESS, SPLITS, Assembly
-from restore.train.photo import Photo, find, fingerprint
 from restore.train.screen import Criteria, Examined, Form, examine
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def prepare(
     """
     settings = settings or Preparation()
     _check(sources, output)
-    photos = _shuffled([photo for source in sources for photo in find(source)])
+    photos = _shuffled(find(*sources))
     key = _key(photos, settings)
     if (finished := _finished(output, key)) is not None:
         return finished

@@ -19,10 +19,10 @@ from torch.optim import Optimizer
 from restore.errors import ConfigError, RestoreError
 from restore.evaluate.photos import truths
 from restore.generators import Generator
-from restore.train import data
+from restore.photographs import find, fingerprint
 from restore.train.board import Board
 from restore.train.config import Row, TrainConfig
-from restore.train.data import Batch
+from restore.train.data import Batch, Photos
 from restore.train.start import started
 from restore.train.team import Team
 from restore.train.validate import judge, write_picture, write_rows
@@ -56,9 +56,9 @@ class Run:
     def __init__(self, config: TrainConfig, team: Team, report: Callable[[Progress], None] | None = None) -> None:
         """Open the pictures and build the networks, all as before the first step."""
         self.config, self.team, self.report = config, team, report
-        photos = data.find(config.data)
-        self.data_hash = data.fingerprint(photos)
-        self.photos = data.Photos(photos, config.degradation, config.augmentation, config.seed)
+        photos = find(config.data)
+        self.data_hash = fingerprint(photos)
+        self.photos = Photos(photos, config.degradation, config.augmentation, config.seed)
         count = max(config.validation_pictures, config.choice.pictures if config.gan.steps else 0)
         self.truths = truths(config.validation, count) if team.leads else torch.empty(0)
         torch.manual_seed(config.seed + team.rank)

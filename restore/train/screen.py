@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from restore.metrics import colorfulness
+from restore.photographs import BROKEN, Picture
 from restore.train.nearby import perceptual_hash
-from restore.train.photo import BROKEN
-
-Picture = NDArray[np.uint8]
 
 MEASURED = 128
 """Shorter side, in pixels, at which pictures are judged, whatever their size."""

@@ -10,9 +10,9 @@ from restore.errors import ConfigError
 from restore.generators import Generator, efficientnet
 from restore.generators.compact import GREY_MEAN, GREY_STD, Compact
 from restore.generators.eccv16 import Eccv16
+from restore.photographs import Photo
 from restore.train.adapters import bins_of
 from restore.train.config import TrainConfig
-from restore.train.data import Photo
 from restore.train.losses import histogram, nearest_share, palette
 from restore.train.quantise import grid, smoothed
 

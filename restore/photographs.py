@@ -19,16 +19,17 @@ from PIL import Image, ImageOps
 
 from restore.errors import MediaError
 
+Picture = NDArray[np.uint8]
+"""R'G'B' code values, shape (H, W, 3)."""
+
 BROKEN = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, EOFError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 """What Pillow raises at damaged pictures."""
 
-SMALLEST = 32
-"""Shortest side, in pixels, that is worth decoding."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}
 _ORIENTATION = 0x0112
 
 
@@ -37,7 +38,7 @@ class Photo:
     """Where the bytes of one picture lie."""
 
     path: Path
-    """A tar file, or the folder that was searched."""
+    """A tar file, or the folder that was searched or that the picture is in."""
     offset: int | None
     """Of the bytes in the tar file; None for a picture in a file of its own."""
     length: int
@@ -61,34 +62,39 @@ class Photo:
             return file.read(self.length)
 
 
-def find(source: Path) -> list[Photo]:
-    """List the pictures in a folder, its sub-folders and the tar files in them, in order of name.
+def find(*sources: Path) -> list[Photo]:
+    """List the pictures in each source, in order of name.
 
     Args:
-        source: A folder or one tar file. Tar files in a tar file are read too: ImageNet is published so.
+        sources: Folders, searched with their sub-folders and the tar files in them; tar files; and pictures. Tar files
+            in a tar file are read too: ImageNet is published so.
 
     Raises:
-        MediaError: The folder does not exist, holds no pictures, or a tar file is damaged or compressed.
+        MediaError: A source does not exist or holds no pictures, or a tar file is damaged or compressed.
     """
-    if source.is_file():
-        photos = _members(source)
-    elif source.is_dir():
-        photos = list(_files(source))
-    else:
-        raise MediaError("expected a folder of colour photographs or of tar files of them", str(source))
-    if not photos:
-        raise MediaError(f"found no pictures ({', '.join(sorted(_SUFFIXES))}) and no tar files of them", str(source))
+    photos: list[Photo] = []
+    for source in sources:
+        if not source.exists():
+            raise MediaError("does not exist; name a folder or a tar file of photographs, or a photograph", str(source))
+        found = list(_files(source)) if source.is_dir() else _pictures(source, source.parent)
+        if not found:
+            raise MediaError(f"holds no pictures ({', '.join(SUFFIXES)}) and no tar files of them", str(source))
+        photos += found
     return photos
 
 
 def _files(folder: Path) -> Iterator[Photo]:
     """Give the pictures below a folder; links to folders are not followed, for they may run in circles."""
     for entry in _entries(folder):
-        suffix = Path(entry.name).suffix.lower()
-        if suffix in _SUFFIXES and entry.is_file():
-            yield Photo(folder, None, entry.stat().st_size, Path(entry.path).relative_to(folder).as_posix())
-        elif suffix == ".tar" and entry.is_file():
-            yield from _members(Path(entry.path))
+        if Path(entry.name).suffix.lower() in (".tar", *SUFFIXES) and entry.is_file():
+            yield from _pictures(Path(entry.path), folder)
+
+
+def _pictures(path: Path, folder: Path) -> list[Photo]:
+    """List the picture that a file is, or those in a tar file."""
+    if path.suffix.lower() not in SUFFIXES:
+        return _members(path)
+    return [Photo(folder, None, path.stat().st_size, path.relative_to(folder).as_posix())]
 
 
 def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
@@ -118,7 +124,7 @@ def _walk(path: Path, file: BinaryIO, prefix: str) -> Iterator[Photo]:
             tar.members = []  # type: ignore[attr-defined]  # else it keeps a kilobyte about each
             after = file.tell()
             suffix, name = Path(member.name).suffix.lower(), prefix + member.name
-            if member.isfile() and suffix in _SUFFIXES and not Path(name).name.startswith("."):
+            if member.isfile() and suffix in SUFFIXES and not Path(name).name.startswith("."):
                 yield Photo(path, member.offset_data, member.size, name)
             elif member.isfile() and suffix == ".tar":
                 file.seek(member.offset_data)
@@ -144,17 +150,17 @@ class Opened:
 
     @classmethod
     def of(cls, photo: Photo) -> Opened | None:
-        """Read the header; None if the picture is broken, tiny, or not of 8 bits and so not in colour."""
+        """Read the header; None if the picture is broken or of 32 bits a sample, whose range is not known."""
         try:
             image = Image.open(io.BytesIO(photo.read()))
             lying = image.getexif().get(_ORIENTATION, 1) >= 5
         except BROKEN:
             return None
-        if min(image.size) < SMALLEST or image.mode.startswith(("I", "F")):
+        if image.mode in ("I", "F"):
             return None
         return cls(image, *(image.size[::-1] if lying else image.size))
 
-    def pixels(self, reduced: int = 1) -> NDArray[np.uint8] | None:
+    def pixels(self, reduced: int = 1) -> Picture | None:
         """Decode and return R'G'B', upright, shape (H, W, 3), or None if the picture is broken.
 
         Args:
@@ -164,13 +170,15 @@ class Opened:
         try:
             self.image.draft("RGB", (width // reduced, height // reduced))
             whole = ImageOps.exif_transpose(self.image)
+            if whole.mode.startswith("I;16"):
+                whole = Image.fromarray((np.asarray(whole) >> 8).astype(np.uint8))
             rgb = whole.convert("RGBA" if whole.mode == "P" else "RGB").convert("RGB")
         except BROKEN:
             return None
         return np.asarray(rgb, np.uint8)
 
 
-def decode(photo: Photo) -> NDArray[np.uint8] | None:
-    """Return R'G'B', upright, shape (H, W, 3), or None if the picture is broken or smaller than 32 pixels."""
+def decode(photo: Photo) -> Picture | None:
+    """Return R'G'B', upright, shape (H, W, 3), or None if the picture is broken."""
     opened = Opened.of(photo)
     return opened.pixels() if opened is not None else None
