@@ -1,7 +1,6 @@
-"""Settings: pipeline files and `--set stage.field=value`, read into the frozen dataclasses that are the stages.
+"""Pipelines: files and `--set stage.field=value`, read into the frozen dataclasses that are the stages.
 
-The fields of a stage are the only definition of its settings: name, type and default. What a file or an option gives
-is checked against them strictly (`radius: "3"` is not a number), and every complaint says where the setting was given.
+Every complaint says where a setting was given: the line of the file, or the option.
 """
 
 from __future__ import annotations
@@ -9,15 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from restore import settings_file
 from restore.errors import ConfigError
+from restore.settings_file import unknown
 from restore.shipped import data_folder
 from restore.stage import Stage
 from restore.yaml12 import Dumper, Loader
@@ -26,23 +26,20 @@ Table = Mapping[str, type[Stage]]
 """Stages by the name that a pipeline file calls them."""
 
 
-@dataclass(frozen=True)
-class _Given:
-    """A value somebody wrote, and where."""
-
-    value: object
-    where: str
-    text: str | None = None
-    """What stands after `=` on a command line, which has no way to say that 2024 is a name."""
-
-
 @dataclass
 class _Step:
     """A stage as written in a pipeline file, not yet checked."""
 
     name: str
     where: str
-    settings: dict[str, _Given]
+    """Place in the file, and the options that change it."""
+    settings: dict[str, object] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    """Where each setting was given."""
+
+    def put(self, name: str, value: object, where: str) -> None:
+        """Write a setting; of several for one field the last one counts."""
+        self.settings[name], self.places[name] = value, where
 
 
 def load_pipeline(path_or_name: str | Path, overrides: Sequence[str], stages: Table) -> tuple[Stage, ...]:
@@ -56,11 +53,13 @@ def load_pipeline(path_or_name: str | Path, overrides: Sequence[str], stages: Ta
     Raises:
         ConfigError: The file cannot be read, or a stage or setting is unknown, of the wrong type or out of range.
     """
-    path = _pipeline_file(path_or_name)
+    path = settings_file.find(path_or_name, data_folder("pipelines"), "pipeline")
     steps = _read_steps(path, stages)
     for override in overrides:
-        _override(steps, override, path)
-    return tuple(_build(stages[step.name], step) for step in steps)
+        _override(steps, override, path, stages)
+    return tuple(
+        settings_file.build(stages[step.name], step.settings, step.where, step.name, step.places) for step in steps
+    )
 
 
 def dump_pipeline(stages: Iterable[Stage]) -> str:
@@ -105,50 +104,28 @@ def _canonical(value: object) -> object:
 
 def _settings_of(instance: object) -> dict[str, object]:
     """Return the settings of a dataclass as plain data, numbers in the type of their field."""
-    hints = get_type_hints(type(instance), include_extras=True)
     plain = {}
-    for setting in fields(instance):  # type: ignore[arg-type]
-        adapter = TypeAdapter[object](hints[setting.name])
-        value = getattr(instance, setting.name)
+    for name, hint in settings_file.types_of(type(instance)).items():
+        adapter = TypeAdapter[object](hint)
         try:
-            plain[setting.name] = adapter.dump_python(adapter.validate_python(value), mode="json")
+            plain[name] = adapter.dump_python(adapter.validate_python(getattr(instance, name)), mode="json")
         except ValidationError as error:
-            raise ConfigError(
-                f"{type(instance).__name__}.{setting.name}: {_problem(error)} (found {value!r})"
-            ) from error
+            raise ConfigError(settings_file.problem(error, f"{type(instance).__name__}.{name}")) from error
     return plain
 
 
-def _pipeline_file(path_or_name: str | Path) -> Path:
-    path = Path(path_or_name)
-    if path.suffix in (".yaml", ".yml"):
-        return path
-    shipped = {file.stem: file for file in sorted(data_folder("pipelines").glob("*.yaml"))}
-    if str(path_or_name) not in shipped:
-        raise ConfigError(
-            f"there is no pipeline {_unknown(str(path_or_name), shipped)}; a file of your own must end in .yaml"
-        )
-    return shipped[str(path_or_name)]
-
-
 def _read_steps(path: Path, stages: Table) -> list[_Step]:
-    try:
+    with settings_file.reading(path):
         loader = Loader(path.read_text(encoding="utf-8"))
         root = loader.get_single_node()
         return [_read_step(loader, item, path, stages) for item in _items(loader, root, path)]
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{line}: {error.problem}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{path}: the pipeline cannot be read: {reason}") from error
 
 
 def _items(loader: Loader, root: yaml.Node | None, path: Path) -> list[yaml.Node]:
     if isinstance(root, yaml.MappingNode):
         for key, value in loader.pairs(root):
             if key.value != "stages":
-                raise ConfigError(f"{_place(path, key)}: unknown key {_unknown(key.value, ['stages'])}")
+                raise ConfigError(f"{_place(path, key)}: unknown key {unknown(key.value, ['stages'])}")
             if isinstance(value, yaml.SequenceNode) and value.value:
                 return list(value.value)
     raise ConfigError(f"{path}: expected a list `stages:` with at least one stage")
@@ -162,19 +139,18 @@ def _read_step(loader: Loader, item: yaml.Node, path: Path, stages: Table) -> _S
     if not isinstance(name, yaml.ScalarNode):
         raise ConfigError(f"{where}: expected one stage, as in `- smooth: {{radius: 3}}`")
     if name.value not in stages:
-        raise ConfigError(f"{where}: unknown stage {_unknown(name.value, stages)}")
+        raise ConfigError(f"{where}: unknown stage {unknown(name.value, stages)}")
     if values is None or (isinstance(values, yaml.ScalarNode) and loader.construct_object(values) is None):
-        return _Step(name.value, where, {})
+        return _Step(name.value, where)
     if not isinstance(values, yaml.MappingNode):
         raise ConfigError(f"{where}: the settings of {name.value} must be `field: value`")
-    settings = {
-        key.value: _Given(loader.construct_object(value, deep=True), _place(path, key))
-        for key, value in loader.pairs(values)
-    }
-    return _Step(name.value, where, settings)
+    step = _Step(name.value, where)
+    for key, value in loader.pairs(values):
+        step.put(key.value, loader.construct_object(value, deep=True), _place(path, key))
+    return step
 
 
-def _override(steps: Sequence[_Step], override: str, path: Path) -> None:
+def _override(steps: Sequence[_Step], override: str, path: Path, stages: Table) -> None:
     where = f"--set {override}"
     target, equals, text = override.partition("=")
     stage, dot, name = target.strip().partition(".")
@@ -182,72 +158,30 @@ def _override(steps: Sequence[_Step], override: str, path: Path) -> None:
         raise ConfigError(f"{where}: expected STAGE.FIELD=VALUE, as in smooth.radius=3")
     chosen = [step for step in steps if step.name == stage]
     if not chosen:
-        raise ConfigError(f"{where}: {path.name} has no stage {_unknown(stage, [step.name for step in steps])}")
+        raise ConfigError(f"{where}: {path.name} has no stage {unknown(stage, [step.name for step in steps])}")
     if len(chosen) > 1:
         raise ConfigError(f"{where}: {path.name} has {stage} {len(chosen)} times; change the file instead")
-    chosen[0].settings[name] = _Given(_parse(text), where, text)
+    chosen[0].where += f", {where}"
+    chosen[0].put(name, _parse(text, settings_file.types_of(stages[stage]).get(name, Any)), where)
 
 
-def _parse(text: str) -> object:
-    """Read what stands after `=`: as YAML if it is, else as the text that it is, to the last letter."""
+def _parse(text: str, hint: Any) -> object:
+    """Read what stands after `=`: as YAML if it is, and of the right type; else as the text that it is."""
     try:
         value: object = yaml.load(text, Loader)
     except yaml.YAMLError:
         return text
-    return text if isinstance(value, str) and not text.lstrip().startswith(("'", '"')) else value
+    if isinstance(value, str):
+        return value if text.lstrip().startswith(("'", '"')) else text
+    return text if _fits(text, hint) and not _fits(value, hint) else value
 
 
-def _build(kind: type[Stage], step: _Step) -> Stage:
-    known = {field.name: field for field in fields(kind) if field.init}  # type: ignore[arg-type]
-    for name, given in step.settings.items():
-        if name not in known:
-            raise ConfigError(f"{given.where}: {step.name} has no setting {_unknown(name, known)}")
-    missing = [
-        name
-        for name, field in known.items()
-        if name not in step.settings and field.default is MISSING and field.default_factory is MISSING
-    ]
-    if missing:
-        raise ConfigError(f"{step.where}: {step.name} needs {', '.join(missing)}")
-    hints = get_type_hints(kind, include_extras=True)
-    values = {name: _check(f"{step.name}.{name}", hints[name], given) for name, given in step.settings.items()}
+def _fits(value: object, hint: Any) -> bool:
     try:
-        return kind(**values)
-    except ValueError as error:
-        places = dict.fromkeys(
-            [step.where, *(given.where for given in step.settings.values() if given.text is not None)]
-        )
-        raise ConfigError(f"{', '.join(places)}: {step.name}: {error}") from error
-
-
-def _check(label: str, hint: Any, given: _Given) -> object:
-    """Check a value against the type of its field, strictly, but with lists for tuples as YAML has them."""
-    adapter = TypeAdapter[object](hint)
-    readings = [given.value] if given.text is None else [given.value, given.text]
-    problem = ""
-    for value in readings:
-        try:
-            return adapter.validate_json(json.dumps(value), strict=True)
-        except ValidationError as error:
-            problem = problem or _problem(error)
-        except (TypeError, ValueError):
-            problem = "expected text, numbers, lists or mappings"
-    raise ConfigError(f"{given.where}: {label}: {problem} (found {given.value!r})")
-
-
-def _problem(error: ValidationError) -> str:
-    """Put what pydantic found into one line, with the place inside a list or mapping."""
-    return "; ".join(
-        "".join(f"[{key}]" for key in item["loc"] if isinstance(key, int)) + item["msg"][:1].lower() + item["msg"][1:]
-        for item in error.errors()
-    )
-
-
-def _unknown(name: str, known: Iterable[str]) -> str:
-    names = list(dict.fromkeys(known))
-    close = get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{name!r} ({hint}known: {', '.join(names) or 'none'})"
+        settings_file.converted(value, hint, "", "")
+    except ConfigError:
+        return False
+    return True
 
 
 def _place(path: Path, node: yaml.Node) -> str:

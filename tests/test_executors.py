@@ -63,16 +63,19 @@ def test_an_address_is_an_executor_too() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kind: slurm\npartitoin: gpu\n", "unknown setting partitoin; known are account, .*partition"),
-        ("kind: dask\naddress: tcp://a:1\ntls: {ca: a, crt: b, key: c}\n", "tls: unknown setting crt; known are ca, c"),
+        ("kind: slurm\npartitoin: gpu\n", r"unknown setting 'partitoin' \(did you mean partition\? known: .*walltime"),
+        (
+            "kind: dask\naddress: tcp://a:1\ntls: {ca: a, crt: b, key: c}\n",
+            r"tls: unknown setting 'crt' \(did you mean cert",
+        ),
         ("kind: pbs\n", "kind: expected one of local, slurm, kubernetes, dask, found 'pbs'"),
         ("workers: 2\n", "kind: expected one of"),
-        ("kind: local\nworkers: many\n", "workers: .*integer"),
-        ("kind: kubernetes\n", "image: "),
-        ("kind: slurm\ngpus: 2\n", "gpus: "),
-        ("- local\n", "mapping of settings"),
-        ("kind: [\n", "cannot be read"),
-        ("kind: local\nworkers: -1\n", "x.yaml: workers must be at least 0"),
+        ("kind: local\nworkers: many\n", r"workers: input should be a valid integer \(found 'many'\)"),
+        ("kind: kubernetes\n", "image must be given"),
+        ("kind: slurm\ngpus: 2\n", "gpus: input should be 0 or 1"),
+        ("- local\n", "expected settings as `name: value`"),
+        ("kind: [\n", "expected the node content"),
+        ("kind: local\nworkers: -1\n", "workers must be at least 0"),
         ("kind: local\ndevices: cuda\n", "devices: expected auto, cpu or numbers"),
         ("kind: slurm\nminimum: 9\n", r"minimum \(9\) must not be above maximum \(8\)"),
         ("kind: slurm\nwalltime: soon\n", "walltime: expected two minutes or more"),
@@ -83,14 +86,14 @@ def test_an_address_is_an_executor_too() -> None:
     ],
 )
 def test_what_is_wrong_in_a_file_is_said(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"(?s)x.yaml.*{message}|{message}"):
+    with pytest.raises(ConfigError, match=f"x.yaml.*{message}"):
         load_executor(write(tmp_path / "x.yaml", text))
 
 
 def test_an_unknown_name_and_a_missing_file_are_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no executor 'lokal'; known are kubernetes, local, slurm"):
+    with pytest.raises(ConfigError, match=r"no executor 'lokal' \(.*known: kubernetes, local, slurm"):
         load_executor("lokal")
-    with pytest.raises(ConfigError, match=r"none\.yaml: the executor cannot be read"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file"):
         load_executor(tmp_path / "none.yaml")
 
 

@@ -190,7 +190,7 @@ def test_a_link_out_of_the_output_root_fails_its_film_only(again: Path, tmp_path
     [
         ({"weights": "nobody-knows"}, "nobody-knows"),
         ({"profile": "best"}, "best"),
-        ({"settings": {"smooth.radios": 1}}, "no setting 'radios'"),
+        ({"settings": {"smooth.radios": 1}}, "unknown setting 'radios'"),
         ({"inputs": "not-mounted"}, "not-mounted is neither a file nor a folder"),
     ],
 )
@@ -212,8 +212,8 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(tmp_path: Path) -> No
     assert done.returncode == 2
     assert (
         done.stderr
-        == f"restore: {config}: unknown setting 'filmes'; did you mean films? known are "
-        + (done.stderr.partition("known are ")[2])
+        == f"restore: {config}: unknown setting 'filmes' (did you mean films? known: "
+        + (done.stderr.partition("known: ")[2])
     )
     assert done.stderr.count("\n") == 1
 

@@ -187,7 +187,7 @@ def test_the_source_is_never_the_output(tmp_path: Path, options: dict[str, Any])
         ({"settings": ["sharpen.by=2"]}, ConfigError, "sharpen.*known|unknown stage"),
         ({"settings": ["smooth.radius=many"]}, ConfigError, "smooth.radius"),
         ({"settings": ["paint.saturation=9"]}, ConfigError, "saturation must be between"),
-        ({"profile": "dvd"}, ConfigError, "no profile 'dvd'; known are access, archive"),
+        ({"profile": "dvd"}, ConfigError, r"no profile 'dvd' \(known: access, archive"),
         ({"pipeline": "magic"}, ConfigError, "no pipeline"),
         ({"weights": "deoldify-vidoe"}, WeightsError, "deoldify-video"),
         ({"device": "cuda:77"}, ConfigError, "not on this machine"),

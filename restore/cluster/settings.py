@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
-import yaml
-from pydantic import TypeAdapter, ValidationError
 
+from restore import settings_file
 from restore.errors import ConfigError
 from restore.shipped import data_folder
-from restore.yaml12 import Loader
 
 _LOOPBACK = "127.0.0.1:0"
 _WALLTIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d{1,2}))?(?::(\d{1,2}))?")
@@ -31,7 +29,7 @@ class Tls:
     def __post_init__(self) -> None:
         for file in (self.ca, self.cert, self.key):
             if not file.is_file():
-                raise ConfigError(f"tls: {file} is not a file; give ca, cert and key in PEM format")
+                raise ConfigError(f"{file} is not a file; give ca, cert and key in PEM format")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,37 @@ class Local:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slurm:
+class _Adaptive:
+    """Workers that a cluster starts while there is work for them, each alone in a job or pod of its own."""
+
+    cores: int = 4
+    """CPUs of a worker, which is also the number of frames that it works on at a time."""
+    gpus: Literal[0, 1] = 1
+    """Of a worker: one worker a GPU, or none."""
+    minimum: int = 0
+    """Workers that are kept even without work."""
+    maximum: int = 8
+    """Workers at most."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "cores", "maximum")
+        _at_least(self, 0, "minimum")
+        if self.minimum > self.maximum:
+            raise ConfigError(f"minimum ({self.minimum}) must not be above maximum ({self.maximum})")
+
+    @property
+    def most(self) -> int:
+        """Workers there can be at a time."""
+        return self.maximum
+
+    @property
+    def device(self) -> str:
+        """What a worker computes on: it is shown its own GPU only."""
+        return "cuda" if self.gpus else "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm(_Adaptive):
     """Jobs of a SLURM cluster, one a worker, as many as there is work for."""
 
     kind: ClassVar[str] = "slurm"
@@ -88,12 +116,8 @@ class Slurm:
     account: str = ""
     walltime: str = "04:00:00"
     """Longest life of a job, as SLURM writes it; a worker stops a little earlier, and another takes its place."""
-    cores: int = 4
-    """Of a job, which is also the number of frames that it works on at a time."""
     memory: str = "16GiB"
     """Of a job."""
-    gpus: Literal[0, 1] = 1
-    """Of a job: one worker a GPU, or none."""
     gpu_type: str = ""
     """As the cluster names it, e.g. ``a100``; nothing is any."""
     gpu_option: Literal["gres", "gpus-per-task"] = "gres"
@@ -106,10 +130,6 @@ class Slurm:
     """Interpreter on the nodes; nothing is the path of the one that submits, on a shared file system."""
     interface: str | None = None
     """Network interface over which nodes talk, e.g. ``ib0``; nothing is the one that leads outside."""
-    minimum: int = 0
-    """Workers that are kept even without work."""
-    maximum: int = 8
-    """Workers at most."""
     logs: str = ""
     """Folder for what the jobs print; nothing is SLURM's default."""
     dashboard: str = _LOOPBACK
@@ -117,9 +137,7 @@ class Slurm:
     tls: Tls | None = None
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "cores", "maximum")
-        _at_least(self, 0, "minimum")
-        _ordered(self)
+        super().__post_init__()
         if not _WALLTIME.fullmatch(self.walltime) or self.seconds < 120:
             raise ConfigError(f"walltime: expected two minutes or more, as in 04:00:00, found {self.walltime!r}")
 
@@ -135,19 +153,9 @@ class Slurm:
             parts = (0, int(first), int(second or 0))
         return parts[0] * 3600 + parts[1] * 60 + parts[2]
 
-    @property
-    def most(self) -> int:
-        """Workers there can be at a time."""
-        return self.maximum
-
-    @property
-    def device(self) -> str:
-        """What a worker computes on: SLURM shows it its own GPU only."""
-        return "cuda" if self.gpus else "cpu"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Kubernetes:
+class Kubernetes(_Adaptive):
     """Pods of a Kubernetes cluster in which the Dask operator runs, one a worker, as many as there is work for."""
 
     kind: ClassVar[str] = "kubernetes"
@@ -156,18 +164,10 @@ class Kubernetes:
     """With `restore` and its extras ``cluster`` and ``cloud``; the same for the scheduler and the workers."""
     namespace: str | None = None
     """Nothing is the current one."""
-    cores: int = 4
-    """CPUs of a worker, which is also the number of frames that it works on at a time."""
     memory: str = "16Gi"
     """Of a worker."""
-    gpus: Literal[0, 1] = 1
-    """Of a worker: one worker a GPU, or none."""
     gpu_resource: str = "nvidia.com/gpu"
     """As the cluster's device plug-in names it."""
-    minimum: int = 0
-    """Workers that are kept even without work."""
-    maximum: int = 8
-    """Workers at most."""
     environment: dict[str, str] = field(default_factory=dict)
     """Variables of a worker. What is secret belongs into `secrets`."""
     secrets: tuple[str, ...] = ()
@@ -183,19 +183,8 @@ class Kubernetes:
     """How long to wait for the scheduler's pod."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "cores", "maximum", "idle_minutes", "start_minutes")
-        _at_least(self, 0, "minimum")
-        _ordered(self)
-
-    @property
-    def most(self) -> int:
-        """Workers there can be at a time."""
-        return self.maximum
-
-    @property
-    def device(self) -> str:
-        """What a worker computes on: its pod sees its own GPU only."""
-        return "cuda" if self.gpus else "cpu"
+        super().__post_init__()
+        _at_least(self, 1, "idle_minutes", "start_minutes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,57 +239,15 @@ def load_executor(name: str | Path) -> Executor:
     """
     if "://" in str(name):
         return Dask(address=str(name))
-    file = _file(name)
-    values = _read(file)
+    file = settings_file.find(name, data_folder("configs") / "executors", "executor")
+    values = settings_file.read(file)
     kind = values.pop("kind", None)
-    if kind not in KINDS:
+    if str(kind) not in KINDS:
         raise ConfigError(f"{file}: kind: expected one of {', '.join(KINDS)}, found {kind!r}")
-    _check_keys(values, KINDS[kind], str(file))
-    try:
-        settings: Executor = TypeAdapter(KINDS[kind]).validate_python(values)
-    except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ConfigError(f"{file}: {lines}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from error
-    return settings
-
-
-def _file(name: str | Path) -> Path:
-    file = Path(name)
-    if file.suffix in (".yaml", ".yml"):
-        return file
-    folder = data_folder("configs") / "executors"
-    known = sorted(shipped.stem for shipped in folder.glob("*.yaml"))
-    if str(name) not in known:
-        raise ConfigError(f"there is no executor {str(name)!r}; known are {', '.join(known)}, or a .yaml file")
-    return folder / f"{name}.yaml"
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: the executor cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file}: an executor is a mapping of settings, as in local.yaml")
-    return values
-
-
-def _check_keys(values: dict[str, Any], cls: type, where: str) -> None:
-    known = {setting.name: setting for setting in fields(cls)}
-    if unknown := sorted(set(values) - set(known)):
-        raise ConfigError(f"{where}: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    if isinstance(values.get("tls"), dict):
-        _check_keys(values["tls"], Tls, f"{where}: tls")
+    return settings_file.build(KINDS[kind], values, file)
 
 
 def _at_least(settings: object, least: int, *names: str) -> None:
     for name in names:
         if getattr(settings, name) < least:
             raise ConfigError(f"{name} must be at least {least}, got {getattr(settings, name)}")
-
-
-def _ordered(settings: Slurm | Kubernetes) -> None:
-    if settings.minimum > settings.maximum:
-        raise ConfigError(f"minimum ({settings.minimum}) must not be above maximum ({settings.maximum})")

@@ -6,21 +6,16 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
-
-from restore import weights
+from restore import settings_file, weights
 from restore.colorize.neural import Neural
 from restore.config import settings_hash
 from restore.errors import ConfigError
 from restore.generators import Precision
 from restore.output.profiles import Profile, load_profile
 from restore.setup import Options, stages_for
-from restore.yaml12 import Loader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,41 +116,12 @@ def load(path: Path) -> JobConfig:
     """Read a job's configuration; relative paths in it are relative to its folder, wherever the job is started.
 
     Raises:
-        ConfigError: The file is missing or not YAML, a key is unknown, or a value has the wrong type.
+        ConfigError: The file cannot be read, a key is unknown or missing, or a value has the wrong type.
     """
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected settings as 'name: value' lines, found {type(values).__name__}")
-    _check_names(values, path)
+    values = settings_file.read(path)
     if isinstance(values.get("inputs"), str):
         values["inputs"] = [values["inputs"]]
-    try:
-        config = TypeAdapter(JobConfig).validate_json(json.dumps(values), strict=True)
-    except (ValidationError, TypeError) as error:
-        raise ConfigError(f"{path}: {_problem(error)}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return _anchored(config, path.absolute().parent)
-
-
-def _problem(error: ValidationError | TypeError) -> str:
-    if isinstance(error, TypeError):
-        return f"values must be text, numbers, lists or mappings ({error})"
-    return "; ".join(f"{item['loc'][0]}: {item['msg']} (found {item['input']!r})" for item in error.errors())
-
-
-def _check_names(values: dict[str, Any], path: Path) -> None:
-    known = [one.name for one in dataclasses.fields(JobConfig)]
-    for name in values:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ";"
-            raise ConfigError(f"{path}: unknown setting {name!r}{hint} known are {', '.join(known)}")
-    if missing := [name for name in ("inputs", "output") if name not in values]:
-        raise ConfigError(f"{path}: {' and '.join(missing)} must be given")
+    return _anchored(settings_file.build(JobConfig, values, path), path.absolute().parent)
 
 
 def _anchored(config: JobConfig, folder: Path) -> JobConfig:

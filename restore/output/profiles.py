@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
-import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
+from restore import settings_file
 from restore.clip import Color, Matrix, Subsampling
 from restore.errors import ConfigError
 from restore.shipped import data_folder
@@ -28,8 +26,6 @@ _SAME_AS_BT709 = {6: 1, 14: 1, 15: 1}
 @dataclass(frozen=True)
 class Profile:
     """How the result is encoded. Part files are encoded with these settings, and only joined afterwards."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: str
     description: str
@@ -65,10 +61,6 @@ class Profile:
         return self.suffixes[0] if self.is_sequence else ".mkv"
 
 
-def _known() -> list[str]:
-    return sorted(file.stem for file in (data_folder("configs") / "profiles").glob("*.yaml"))
-
-
 def load_profile(name: str | Path, output: Path | Place | None = None) -> Profile:
     """Read a profile that ships with the program, by name, or one of the user's, by path.
 
@@ -79,7 +71,8 @@ def load_profile(name: str | Path, output: Path | Place | None = None) -> Profil
     Raises:
         ConfigError: There is none of this name, the file is not a profile, or it cannot write such an output.
     """
-    profile = _read(name)
+    file = settings_file.find(name, data_folder("configs") / "profiles", "profile")
+    profile = settings_file.build(Profile, {"name": file.stem, **settings_file.read(file)}, file)
     if output is None:
         return profile
     suffix = output.suffix.lower()
@@ -88,27 +81,6 @@ def load_profile(name: str | Path, output: Path | Place | None = None) -> Profil
     if suffix or not profile.is_sequence:
         raise ConfigError(f"{output}: the {profile.name} profile writes {', '.join(profile.suffixes)}")
     return profile
-
-
-def _read(name: str | Path) -> Profile:
-    file = Path(name)
-    if file.suffix not in (".yaml", ".yml"):
-        if str(name) not in _known():
-            known = ", ".join(_known())
-            raise ConfigError(f"there is no profile {str(name)!r}; known are {known}, or the path of a .yaml file")
-        file = data_folder("configs") / "profiles" / f"{name}.yaml"
-    try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: the profile cannot be read: {error}") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{file}: a profile is a mapping of settings, as in access.yaml")
-    try:
-        return TypeAdapter(Profile).validate_python({"name": file.stem, **settings})
-    except ValidationError as error:
-        first, known = error.errors()[0], ", ".join(setting.name for setting in fields(Profile))
-        place = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{file}: {place}: {first['msg']}; the settings of a profile are {known}") from error
 
 
 def choose_profile(output: Path | Place) -> str:

@@ -58,7 +58,7 @@ class Augmentation:
         }
         for name, (value, low, high) in ranges.items():
             if not low <= value <= high:
-                raise ConfigError(f"augmentation: {name} must be between {low:g} and {high:g}, not {value:g}")
+                raise ConfigError(f"{name} must be between {low:g} and {high:g}, not {value:g}")
 
 
 PLAIN = Augmentation(share=0.0)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from restore import settings_file
 from restore.errors import ConfigError
 from restore.generators import GENERATORS
 from restore.train.augment import Augmentation
 from restore.train.degrade import Degradation
-from restore.yaml12 import Loader
 
 _PATHS = ("data", "validation", "output")
 """Settings that say where things lie on a machine: no part of what was trained."""
@@ -207,14 +205,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check what types cannot say."""
         if self.generator not in GENERATORS:
-            raise ConfigError(f"generator: unknown {self.generator!r}; known: {', '.join(GENERATORS)}")
+            raise ConfigError(f"generator: unknown {settings_file.unknown(self.generator, GENERATORS)}")
         if not self.pretrain and not self.gan.steps:
             raise ConfigError("nothing to train: give rows of `pretrain`, or steps of `gan`")
-        for row in (*self.pretrain, *self.critic.first, *self.critic.rows):
+        phases = {"pretrain": self.pretrain, "critic.first": self.critic.first, "critic.rows": self.critic.rows}
+        for name, row in ((f"{phase}[{at}]", row) for phase, rows in phases.items() for at, row in enumerate(rows)):
             if row.pixels % 32 or row.pixels <= 0 or row.batch < 2:
-                raise ConfigError(f"rows: pixels must be a multiple of 32 and batch at least 2, not {row}")
+                raise ConfigError(f"{name}: pixels must be a multiple of 32 and batch at least 2, not {row}")
             if not (row.steps or row.epochs or row.minutes):
-                raise ConfigError(f"rows: give steps, epochs or minutes in {row}")
+                raise ConfigError(f"{name}: give steps, epochs or minutes in {row}")
         if self.critic.rows and not self.critic.pictures:
             raise ConfigError("critic.pictures: its rows need renders to learn from; say how many")
 
@@ -238,42 +237,6 @@ def load(path: Path) -> TrainConfig:
     """Read a training configuration; relative paths in it are relative to the working directory.
 
     Raises:
-        ConfigError: The file is missing or not YAML, a key is unknown, or a value has the wrong type.
+        ConfigError: The file cannot be read, a key is unknown or missing, or a value has the wrong type.
     """
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected settings as 'name: value' lines, found {type(values).__name__}")
-    _check_keys(values, TrainConfig, str(path))
-    try:
-        return TypeAdapter(TrainConfig).validate_python(values)
-    except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{path}: {lines}") from error
-
-
-def _check_keys(values: dict[str, Any], cls: type, where: str) -> None:
-    """Refuse unknown names, at any depth."""
-    hints = {one.name: one.type for one in dataclasses.fields(cls)}
-    if unknown := sorted(set(values) - set(hints)):
-        raise ConfigError(f"{where}: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(hints))}")
-    for name, value in values.items():
-        nested = _NESTED.get(name)
-        for one in value if isinstance(value, list) else [value]:
-            if nested is not None and isinstance(one, dict):
-                _check_keys(one, nested, f"{where}: {name}")
-
-
-_NESTED: dict[str, type] = {
-    "pretrain": Row,
-    "first": Row,
-    "rows": Row,
-    "content": Content,
-    "critic": Critic,
-    "gan": Gan,
-    "choice": Choice,
-    "augmentation": Augmentation,
-    "degradation": Degradation,
-}
+    return settings_file.build(TrainConfig, settings_file.read(path), path)
