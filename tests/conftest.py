@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from photographs import picture, write_tar
 from safetensors.torch import save_file
 
 from restore import generators
+from restore.cli import main
 from restore.clip import Clip, Color, Matrix, Primaries
 from restore.generators.compact import Compact
 
@@ -43,6 +45,21 @@ def _restore_rng_state() -> Iterator[None]:
 @pytest.fixture
 def shared() -> Path:
     return SHARED
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a command in this process, given its words, and returns its exit status."""
+
+    def called(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["restore", *map(str, words)])
+        try:
+            main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return called
 
 
 def color(depth: int = 8, full_range: bool = False) -> Color:

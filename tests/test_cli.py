@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,15 @@ import pytest
 from media import make_film
 
 from restore import __version__, cli, weights
-from restore.cli import main
 from restore.cli.bars import Bars
 from restore.cli.options import Rate, Time
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """Run a command in this process, and return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["restore", *map(str, words)])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 def test_a_run_says_where_the_result_is_and_how_long_it_took(
-    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_weights: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     film, output = make_film(tmp_path / "in.mp4", frames=6), tmp_path / "out.mp4"
-    assert call(monkeypatch, "run", film, "-o", output, "--weights", tiny_weights, "--device", "cpu") == 0
+    assert call("run", film, "-o", output, "--weights", tiny_weights, "--device", "cpu") == 0
     said = capsys.readouterr()
     assert f"{output}: 6 frames in" in said.out
     assert "frames a second" in said.out
@@ -41,9 +31,9 @@ def test_a_run_says_where_the_result_is_and_how_long_it_took(
 
 
 def test_a_users_error_is_one_line_and_exit_status_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(monkeypatch, "run", tmp_path / "nothing.mp4", "-o", tmp_path / "out.mp4") == 1
+    assert call("run", tmp_path / "nothing.mp4", "-o", tmp_path / "out.mp4") == 1
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("restore: ")
@@ -60,26 +50,28 @@ def test_debug_keeps_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in loud.stderr
 
 
-def test_usage_errors_name_the_option(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(monkeypatch, "run", "in.mp4") == 2
+def test_usage_errors_name_the_option(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "in.mp4") == 2
     assert "--output" in capsys.readouterr().err
-    assert call(monkeypatch, "run", "in.mp4", "-o", "out.mp4", "--start", "soon") == 2
+    assert call("run", "in.mp4", "-o", "out.mp4", "--start", "soon") == 2
     assert "not a time" in capsys.readouterr().err
-    assert call(monkeypatch, "run", "in.mp4", "-o", "out.mp4", "--rate", "fast") == 2
+    assert call("run", "in.mp4", "-o", "out.mp4", "--rate", "fast") == 2
     assert "not a frame rate" in capsys.readouterr().err
 
 
-def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(monkeypatch, "--version") == 0
+def test_the_version_is_told(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
     assert __version__ in capsys.readouterr().out
 
 
-def test_ctrl_c_tells_how_to_continue(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_tells_how_to_continue(
+    call: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(**_: Any) -> None:
         raise click.Abort
 
     monkeypatch.setattr(cli.cli, "main", interrupted)
-    assert call(monkeypatch) == 130
+    assert call() == 130
     assert "run the same command again to continue" in capsys.readouterr().err
 
 
@@ -99,11 +91,11 @@ def test_rates_are_exact(text: str, rate: Fraction) -> None:
 
 
 def test_inspect_tells_people_and_programs(
-    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_weights: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     film = make_film(tmp_path / "in.mp4", frames=20, shots=(9,), audio="aac")
     words = ["inspect", film, "--weights", tiny_weights, "--device", "cpu"]
-    assert call(monkeypatch, *words) == 0
+    assert call(*words) == 0
     told = capsys.readouterr().out
     for part in (
         "h264",
@@ -116,34 +108,34 @@ def test_inspect_tells_people_and_programs(
         "about",
     ):
         assert part in told
-    assert call(monkeypatch, *words, "--json", "--no-estimate") == 0
+    assert call(*words, "--json", "--no-estimate") == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["shots"] == "2, cuts at frames 9"
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
 def test_inspect_names_a_variable_frame_rate(
-    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_weights: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     film = make_film(tmp_path / "in.mp4", frames=6, pts=[0, 1, 3, 4, 8, 9])
-    assert call(monkeypatch, "inspect", film, "--weights", tiny_weights, "--no-estimate") == 0
+    assert call("inspect", film, "--weights", tiny_weights, "--no-estimate") == 0
     assert "variable frame rate" in capsys.readouterr().out
 
 
-def test_weights_are_listed_and_verified(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(monkeypatch, "weights", "list") == 0
+def test_weights_are_listed_and_verified(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("weights", "list") == 0
     told = capsys.readouterr().out
     for name in weights.entries():
         assert name in told
     assert "default" in told
-    assert call(monkeypatch, "weights", "verify", weights.default_name()) == 0
+    assert call("weights", "verify", weights.default_name()) == 0
     assert capsys.readouterr().out.startswith("ok ")
 
 
 def test_unknown_weights_are_refused_with_near_names(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(monkeypatch, "weights", "fetch", "deoldify-vidoe") == 1
+    assert call("weights", "fetch", "deoldify-vidoe") == 1
     assert "deoldify-video" in capsys.readouterr().err
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from media import make_film
 from test_evaluate_photos import photo, save
 
 from restore import run
-from restore.cli import main
 from restore.errors import ConfigError, MediaError, WeightsError
 from restore.evaluate import Report, evaluate
 from restore.evaluate.films import _together
@@ -35,25 +34,16 @@ def judged(source: Path, weights: Path, **options: object) -> Report:
     return evaluate(source, weights, **settings)  # type: ignore[arg-type]
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["restore", *map(str, words)])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 def test_the_command_prints_a_table_and_writes_a_page_json_and_csv(
     pictures: Path,
     tiny_weights: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = tmp_path / "new" / "report"
     words = ["evaluate", pictures, "-o", output, "--weights", tiny_weights, "--device", "cpu", "--sheets", 3]
-    assert call(monkeypatch, *words) == 0
+    assert call(*words) == 0
     said = capsys.readouterr().out
     for title in ("PSNR", "SSIM", "ab error", "AuC rebal.", "FD", "CF", "ΔCF", "outliers %"):
         assert title in said
