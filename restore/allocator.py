@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
+import math
+import mmap
 import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+_LARGE = 1 << 20
+"""Bytes from which on planes have pages of their own."""
 
 
 def settle() -> None:
-    """Take large blocks on huge pages; to be called before anything large is allocated.
+    """Take large tensors on huge pages; to be called before anything large is allocated.
 
     Fresh tensors of many megabytes cost a large generator a sixth of its time in page faults without huge pages; torch
     reads this variable at its first allocation, and a user's own value wins.
@@ -15,15 +24,16 @@ def settle() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-def release() -> None:
-    """Give all free pages back to the system, also those between blocks in use.
+def paged(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+    """Return uninitialised planes for many frames, on pages that go back to the system when the array is freed.
 
-    The planes of frames are allocated and freed in several threads, whose heaps fragment: without this, the peak of a
-    long film creeps up by a quarter. To have every large block mapped on its own instead would cost a page fault for
-    each 4 KiB of each plane and tensor: a tenth of the time of a film, and half that of training.
-
-    Source: malloc_trim(3), of glibc; elsewhere nothing is done.
+    Planes live long and are freed in another thread than the one that made them. In the heaps of malloc they leave
+    holes between each other, and the peak of a long film creeps up by a third. To have malloc map everything large
+    would cost the tensors of the networks, which come and go, a page fault for each 4 KiB: half the time of training.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    kind = np.dtype(dtype)
+    size = math.prod(shape) * kind.itemsize
+    if size < _LARGE:
+        return np.empty(shape, kind)
+    pages = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, kind).reshape(shape)

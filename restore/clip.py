@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from restore.allocator import paged
+
 Plane = NDArray[np.unsignedinteger[Any]]
 """Code values: uint8 at 8 bits, uint16 above."""
 Subsampling = Literal["420", "422", "444"]
@@ -151,12 +153,17 @@ def concatenate(clips: list[Clip]) -> Clip:
     head = clips[0]
     return replace(
         head,
-        luma=np.concatenate([clip.luma for clip in clips]),
-        chroma=None if head.chroma is None else np.concatenate([clip.chroma for clip in clips]),
+        luma=_joined([clip.luma for clip in clips]),
+        chroma=None if head.chroma is None else _joined([clip.chroma for clip in clips if clip.chroma is not None]),
         ab=None if head.ab is None else np.concatenate([clip.ab for clip in clips]),
         pts=np.concatenate([clip.pts for clip in clips]),
         flags=sum((clip.flags for clip in clips), ()),
     )
+
+
+def _joined(planes: list[Plane]) -> Plane:
+    frames = sum(map(len, planes))
+    return np.concatenate(planes, out=paged((frames, *planes[0].shape[1:]), planes[0].dtype))
 
 
 def subsampling_of(clip: Clip) -> Subsampling | None:

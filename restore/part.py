@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 import torch
 
-from restore import allocator
 from restore import reel as reels
 from restore.clip import Clip
 from restore.output.disk import writing
@@ -121,7 +120,6 @@ def process(part: Part, *, job: Job, progress: Progress | None = None) -> PartRe
         restored = stream(job.stages, source_clips, pool, ahead=max(2, pool._max_workers))
         kept = _trimmed(restored, part, chroma, progress)
         result = encode_part(file, kept, job.profile, source)
-    allocator.release()
     record = PartRecord(
         number=part.number,
         first=part.first,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restore import color
+from restore.allocator import paged
 from restore.clip import Clip, Color, Plane, Siting, Subsampling, chroma_shape
 from restore.stage import Writes
 
@@ -59,20 +60,20 @@ class Paint:
     def __call__(self, clip: Clip) -> Clip:
         if clip.ab is None:
             raise ValueError("nothing to paint: no colorizer has run before paint")
-        planes = [self._frame(luma, ab, clip.color) for luma, ab in zip(clip.luma, clip.ab, strict=True)]
-        return clip.with_planes(chroma=np.stack(planes))
+        height, width = clip.luma.shape[1:]
+        grid = _Grid.of(height, width, self.subsampling, clip.color.siting)
+        chroma = paged((len(clip), 2, *grid.shape), clip.luma.dtype)
+        for frame, luma, ab in zip(chroma, clip.luma, clip.ab, strict=True):
+            self._frame(luma, ab, clip.color, grid, frame)
+        return clip.with_planes(chroma=chroma)
 
-    def _frame(self, luma: Plane, ab: NDArray[np.float32], what: Color) -> Plane:
-        """Return Cb and Cr of one frame, shape (2, h, w), as code values."""
-        height, width = luma.shape
-        grid = _Grid.of(height, width, self.subsampling, what.siting)
+    def _frame(self, luma: Plane, ab: NDArray[np.float32], what: Color, grid: _Grid, chroma: Plane) -> None:
+        """Fill Cb and Cr of one frame, shape (2, h, w), with code values."""
         luma_planes = [torch.from_numpy(plane) for plane in grid.luma(luma)]
         ab_planes = [torch.from_numpy(grid.resample(channel)) for channel in ab]
-        chroma = np.empty((2, *grid.shape), luma.dtype)
         for top in range(0, grid.shape[0], _BAND):
             rows = slice(top, top + _BAND)
             chroma[:, rows] = self._band([p[rows] for p in luma_planes], [p[rows] for p in ab_planes], what).numpy()
-        return chroma
 
     def _band(self, luma_planes: list[Tensor], ab_planes: list[Tensor], what: Color) -> Tensor:
         mean, low, high = (color.unit_luma(plane, what).clamp_(0, 1) for plane in luma_planes)

@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from restore.allocator import paged
 from restore.clip import Clip, Plane
 from restore.errors import MediaError
 from restore.source.clock import Clock
@@ -154,9 +155,9 @@ def _clip(frames: Iterator[Frame], source: Source, index: Index, span: tuple[int
     flags = []
     for place, frame in enumerate(islice(frames, length)):
         if luma is None:
-            luma = np.empty((length, *frame.luma.shape), frame.luma.dtype)
+            luma = paged((length, *frame.luma.shape), frame.luma.dtype)
             if frame.chroma is not None:
-                chroma = np.empty((length, *frame.chroma.shape), frame.chroma.dtype)
+                chroma = paged((length, *frame.chroma.shape), frame.chroma.dtype)
         luma[place] = frame.luma
         if chroma is not None and frame.chroma is not None:
             chroma[place] = frame.chroma
