@@ -52,12 +52,21 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: It cannot be read, is not YAML in UTF-8, or does not hold settings by name.
     """
     with reading(path):
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    return _by_name(values, str(path))
+        return parsed(path.read_text(encoding="utf-8"), path)
+
+
+def parsed(text: str, where: str | Path) -> dict[str, Any]:
+    """Read settings from YAML text, not yet checked.
+
+    Raises:
+        ConfigError: It is not YAML, or does not hold settings by name.
+    """
+    with reading(where):
+        return _by_name(yaml.load(text, Loader), str(where))
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: str | Path) -> Iterator[None]:
     """Make what is wrong with a YAML file a ConfigError with the name of the file, and the line where it is known."""
     try:
         yield

@@ -146,7 +146,7 @@ def test_numbers_out_of_range_are_refused(pictures: Path, tiny_weights: Path, op
 
 
 def test_what_is_not_there_is_refused_before_the_work(pictures: Path, tiny_weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="neither known weights nor a file"):
+    with pytest.raises(WeightsError, match="there is no file and are no weights"):
         evaluate(pictures, "no-such-weights")
     with pytest.raises(ConfigError, match="nothing to judge by"):
         evaluate([], tiny_weights)

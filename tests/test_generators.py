@@ -86,12 +86,14 @@ def test_every_generator_is_built_by_name_and_gives_ab_of_grey(name: str) -> Non
 
 
 def test_an_unknown_generator_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(ConfigError, match="unknown generator 'deoldify'; known: cnn, compact, deoldify_deep"):
+    with pytest.raises(ConfigError, match=r"generator 'deoldify' \(did you mean deoldify_\w+\? known: cnn, compact"):
         build("deoldify")
 
 
 def test_an_unknown_setting_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(ConfigError, match="eccv16 has no setting 'depth'; it has: width, temperature"):
+    with pytest.raises(
+        ConfigError, match=r"eccv16 has no setting 'depth' \(did you mean width\? known: width"
+    ):
         build("eccv16", depth=3)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from restore.errors import ConfigError
-from restore.settings_file import build, find, read
+from restore.settings_file import build, find, parsed, read
 
 
 @dataclass(frozen=True)
@@ -155,3 +155,11 @@ def test_a_file_is_found_by_the_name_of_a_shipped_one_or_its_own_path(tmp_path: 
     message = r"^there is no camera 'slo' \(did you mean slow\? known: fast, slow\); a file of your own must end"
     with pytest.raises(ConfigError, match=message):
         find("slo", tmp_path, "camera")
+
+
+def test_text_that_is_no_yaml_is_named_by_where_it_was_given() -> None:
+    with pytest.raises(ConfigError, match=r"^--settings:1: "):
+        parsed("{a: [", "--settings")
+    with pytest.raises(ConfigError, match=r"^--settings: expected settings as `name: value`, found 3"):
+        parsed("3", "--settings")
+    assert parsed("{temperature: 1e-3}", "--settings") == {"temperature": 0.001}

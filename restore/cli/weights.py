@@ -60,14 +60,15 @@ def weights_verify(names: tuple[str, ...]) -> None:
 @weights.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", help="Name for weights that the registry does not know.")
-@click.option("--generator", type=click.Choice(["compact", "deoldify_wide", "deoldify_deep", "eccv16"]))
+@click.option(
+    "--generator", type=click.Choice(["compact", "deoldify_wide", "deoldify_deep", "eccv16", "cnn", "pix2pix"])
+)
 @click.option("--settings", metavar="YAML", default="{}", help="What the generator was built with, as {field: value}.")
 def weights_import(file: Path, name: str | None, generator: str | None, settings: str) -> None:
     """Take weights that you have: a published checkpoint, or your own."""
-    import yaml
-
     from restore import weights
+    from restore.settings_file import parsed
 
-    path = weights.import_file(file, name=name, generator=generator, settings=yaml.safe_load(settings))
+    path = weights.import_file(file, name=name, generator=generator, settings=parsed(settings, "--settings"))
     entry = weights.verify(path).entry
     click.echo(f"imported as {entry.name if entry else path.stem}: {path}")

@@ -28,6 +28,7 @@ from restore.generators.deoldify import DeOldifyDeep, DeOldifyWide
 from restore.generators.eccv16 import Eccv16
 from restore.generators.fold import PACKS, cast, fold, pack
 from restore.generators.pix2pix import Pix2Pix
+from restore.settings_file import unknown
 
 __all__ = ["GENERATORS", "Generator", "Loaded", "Precision", "build", "load", "load_state", "read"]
 
@@ -93,11 +94,11 @@ def build(name: str, **settings: object) -> Generator:
         ConfigError: There is no such generator, or it does not have or take a setting.
     """
     if name not in GENERATORS:
-        raise ConfigError(f"unknown generator {name!r}; known: {', '.join(GENERATORS)}")
+        raise ConfigError(f"unknown generator {unknown(name, GENERATORS)}")
     known = inspect.signature(GENERATORS[name]).parameters
     for setting in settings:
         if setting not in known:
-            raise ConfigError(f"the generator {name} has no setting {setting!r}; it has: {', '.join(known)}")
+            raise ConfigError(f"the generator {name} has no setting {unknown(setting, known)}")
     try:
         return GENERATORS[name](**settings)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:

@@ -7,13 +7,13 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from restore.errors import WeightsError
+from restore.settings_file import unknown
 from restore.shipped import data_folder
 
 
@@ -98,9 +98,7 @@ def known(name: str, folder: Path | None = None) -> Entry:
     table = entries(folder)
     if name in table:
         return table[name]
-    close = get_close_matches(name, table, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise WeightsError(f"{name!r} is neither known weights nor a file{hint} (known: {', '.join(table)})")
+    raise WeightsError(f"there is no file and are no weights {unknown(name, table)}")
 
 
 def sidecar(entry: Entry) -> str:
