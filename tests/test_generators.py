@@ -91,9 +91,7 @@ def test_an_unknown_generator_is_refused_and_the_known_ones_are_named() -> None:
 
 
 def test_an_unknown_setting_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(
-        ConfigError, match=r"eccv16 has no setting 'depth' \(did you mean width\? known: width"
-    ):
+    with pytest.raises(ConfigError, match=r"eccv16 has no setting 'depth' \(did you mean width\? known: width"):
         build("eccv16", depth=3)
 
 
