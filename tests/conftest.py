@@ -15,13 +15,19 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 import torch
+from media import frame_hashes
 from photographs import picture, write_tar
 from safetensors.torch import save_file
 
 from restore import generators
 from restore.cli import main
 from restore.clip import Clip, Color, Matrix, Primaries
+from restore.film import restore_film
 from restore.generators.compact import Compact
+from restore.setup import Options
+from restore.storage import Place, place
+from restore.train import TrainConfig
+from restore.train.config import Row
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """The development data, beside a developer's checkout; a user does not have it."""
@@ -90,6 +96,26 @@ def photographs(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def pretraining(photographs: Path, tmp_path: Path) -> TrainConfig:
+    """Training of a small generator: phase 1 alone, of two rows."""
+    return TrainConfig(
+        data=photographs,
+        validation=photographs,
+        output=tmp_path / "out",
+        name="tiny",
+        recipe="test",
+        settings={"bins": 8, "pixels": 64},
+        pretrain=(Row(64, 2, steps=2, frozen=True), Row(96, 3, steps=2)),
+        encoder_weights="random",
+        precision="fp32",
+        validation_pictures=2,
+        checkpoint_every=0.0,
+        board=False,
+        threads=1,  # two would wait for one another on a busy machine
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small untrained generator in a file, with a palette, so that it gives some colour."""
@@ -102,6 +128,36 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = {"generator": "compact", "settings": json.dumps({"pixels": 64})}
     save_file(generator.state_dict(), path, record)
     return path
+
+
+@pytest.fixture(scope="session")
+def archiving(tiny_weights: Path) -> Options:
+    """Settings that give the same planes wherever a film is restored."""
+    return Options(weights=str(tiny_weights), device="cpu", precision="fp32", profile="archive", part_frames=12)
+
+
+@pytest.fixture(scope="session")
+def restored(tmp_path_factory: pytest.TempPathFactory, archiving: Options) -> tuple[Path, list[str]]:
+    """A film of three shots, and the planes of its undisturbed result."""
+    from mishaps import film_of, reel
+
+    folder = tmp_path_factory.mktemp("reel")
+    path = reel(folder / "in.mp4")
+    restore_film(film_of(path, folder / "out.mkv", archiving))
+    return path, frame_hashes(folder / "out.mkv", "all")
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """An empty place of each kind."""
+    if request.param == "folder":
+        yield place(tmp_path / "store")
+    elif request.param == "memory":
+        memory = place(f"memory://tests/{uuid.uuid4().hex}")
+        yield memory
+        memory.remove_tree()
+    else:
+        yield place(request.getfixturevalue("bucket")) / "films"
 
 
 @pytest.fixture(scope="session")

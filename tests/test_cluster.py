@@ -12,7 +12,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from distributed import Client
 from media import frame_hashes
-from mishaps import Mishap, failing, film_of, generous_limit, hanging, numbered_parts, reel, trivial, wait_for
+from mishaps import Mishap, failing, film_of, generous_limit, hanging, numbered_parts, trivial, wait_for
 
 import restore
 from restore.cluster import Limits, connect, dask_map, local_workers
@@ -26,20 +26,6 @@ from restore.setup import Options
 
 
 @pytest.fixture(scope="module")
-def options(tiny_weights: Path) -> Options:
-    return Options(weights=str(tiny_weights), device="cpu", precision="fp32", profile="archive")
-
-
-@pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory, options: Options) -> tuple[Path, list[str]]:
-    """A film of three shots, and the planes of its undisturbed result."""
-    folder = tmp_path_factory.mktemp("reel")
-    path = reel(folder / "in.mp4")
-    restore_film(film_of(path, folder / "out.mkv", options))
-    return path, frame_hashes(folder / "out.mkv", "all")
-
-
-@pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     with executor(Local(workers=2)) as client:
         yield client
@@ -47,32 +33,36 @@ def client() -> Iterator[Client]:
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_output_does_not_depend_on_how_many_processes_there_are(
-    film: tuple[Path, list[str]], options: Options, count: int, tmp_path: Path
+    restored: tuple[Path, list[str]], archiving: Options, count: int, tmp_path: Path
 ) -> None:
     with local_workers(count) as execute:
-        restore_film(film_of(film[0], tmp_path / "out.mkv", options), execute=execute)
-    assert frame_hashes(tmp_path / "out.mkv", "all") == film[1]
+        restore_film(film_of(restored[0], tmp_path / "out.mkv", archiving), execute=execute)
+    assert frame_hashes(tmp_path / "out.mkv", "all") == restored[1]
 
 
 def test_a_worker_killed_twice_in_the_same_part_is_survived(
-    film: tuple[Path, list[str]], options: Options, client: Client, tmp_path: Path
+    restored: tuple[Path, list[str]], archiving: Options, client: Client, tmp_path: Path
 ) -> None:
     mishap = Mishap("die", str(tmp_path / "notes"), times=2)
-    restore_film(film_of(film[0], tmp_path / "out.mkv", options, mishap), execute=dask_map(client))
+    restore_film(film_of(restored[0], tmp_path / "out.mkv", archiving, mishap), execute=dask_map(client))
     assert len(list((tmp_path / "notes").iterdir())) >= 3
-    assert frame_hashes(tmp_path / "out.mkv", "all") == film[1]
+    assert frame_hashes(tmp_path / "out.mkv", "all") == restored[1]
     assert not (tmp_path / "out.mkv.restore").exists()
 
 
 def test_a_part_whose_worker_hangs_is_done_elsewhere(
-    film: tuple[Path, list[str]], options: Options, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    restored: tuple[Path, list[str]],
+    archiving: Options,
+    client: Client,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    limit = generous_limit(film[0], tmp_path, options, dask_map(client))
+    limit = generous_limit(restored[0], tmp_path, archiving, dask_map(client))
     mishap = Mishap("hang", str(tmp_path / "notes"))
     execute = dask_map(client, limits=Limits(part_seconds=limit))
-    restore_film(film_of(film[0], tmp_path / "out.mkv", options, mishap), execute=execute)
+    restore_film(film_of(restored[0], tmp_path / "out.mkv", archiving, mishap), execute=execute)
     assert f"frames 0-16: not done within {limit:.0f} s" in caplog.text
-    assert frame_hashes(tmp_path / "out.mkv", "all") == film[1]
+    assert frame_hashes(tmp_path / "out.mkv", "all") == restored[1]
 
 
 def test_a_part_that_always_hangs_is_named(client: Client) -> None:
@@ -126,12 +116,12 @@ def test_time_limits_come_from_what_parts_take() -> None:
 
 
 def test_workers_listen_on_loopback_only_and_end_with_the_run(
-    options: Options, caplog: pytest.LogCaptureFixture
+    archiving: Options, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "restore.cluster")
     us = psutil.Process()
     before = set(us.children(recursive=True))
-    with connect(Options(workers=2, weights=options.weights, device="cpu")) as crew:
+    with connect(Options(workers=2, weights=archiving.weights, device="cpu")) as crew:
         assert crew is not None
         assert crew.options.threads >= 1
         processes = [us, *us.children(recursive=True)]
@@ -143,8 +133,8 @@ def test_workers_listen_on_loopback_only_and_end_with_the_run(
     assert left == []
 
 
-def test_without_workers_there_is_no_crew(options: Options) -> None:
-    with connect(options) as crew:
+def test_without_workers_there_is_no_crew(archiving: Options) -> None:
+    with connect(archiving) as crew:
         assert crew is None
 
 
@@ -164,10 +154,10 @@ def test_options_that_contradict_are_refused(wrong: dict[str, object], message: 
         Options(**wrong)  # type: ignore[arg-type]
 
 
-def test_workers_need_devices_of_one_type(tmp_path: Path, film: tuple[Path, list[str]], options: Options) -> None:
+def test_workers_need_devices_of_one_type(tmp_path: Path, restored: tuple[Path, list[str]], archiving: Options) -> None:
     for device, message in (("cpu,cuda:0", "devices of one type"), ("cuda", "compute on cpu only")):
         with pytest.raises(ConfigError, match=message):
-            film_of(film[0], tmp_path / "out.mkv", Options(weights=options.weights, device=device, workers=2))
+            film_of(restored[0], tmp_path / "out.mkv", Options(weights=archiving.weights, device=device, workers=2))
 
 
 def test_nothing_is_unpickled_from_files() -> None:

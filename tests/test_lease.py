@@ -9,8 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,16 +22,9 @@ from restore.lease import LeaseHeld, LeaseLost, holder_of, lease
 from restore.storage import Place, place
 
 
-@pytest.fixture(params=["folder", "memory", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "folder":
-        yield place(tmp_path / "film.lease")
-    elif request.param == "memory":
-        memory = place(f"memory://tests/{uuid.uuid4().hex}")
-        yield memory
-        memory.remove_tree()
-    else:
-        yield place(request.getfixturevalue("bucket")) / "film.lease"
+@pytest.fixture
+def folder(root: Place) -> Place:
+    return root / "film.lease"
 
 
 def elsewhere(folder: Place, renewed: float, seconds: float = 0.4) -> Place:

@@ -7,7 +7,6 @@ import logging
 import pickle
 import resource
 import threading
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,6 @@ from s3server import ENVIRONMENT, SECRET
 
 from restore.errors import ConfigError, MediaError
 from restore.storage import Place, disconnect, place
-
-
-@pytest.fixture(params=["folder", "memory", "s3"])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "folder":
-        yield place(tmp_path / "store")
-    elif request.param == "memory":
-        memory = place(f"memory://tests/{uuid.uuid4().hex}")
-        yield memory
-        memory.remove_tree()
-    else:
-        yield place(request.getfixturevalue("bucket")) / "films"
 
 
 @pytest.fixture
