@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from photographs import jpeg, patches, picture, tar_of, write_tar
+from photographs import encoded, patches, picture, tar_of, write_tar
 from PIL import Image
 
 from restore.errors import MediaError
@@ -78,7 +78,7 @@ def test_the_fingerprint_tells_other_pictures_apart(photographs: Path) -> None:
 
 def test_a_picture_on_its_side_is_turned(tmp_path: Path) -> None:
     upright = patches(1)
-    (tmp_path / "side.jpg").write_bytes(jpeg(np.ascontiguousarray(np.rot90(upright)), orientation=6))
+    (tmp_path / "side.jpg").write_bytes(encoded(np.ascontiguousarray(np.rot90(upright)), orientation=6, subsampling=0))
     (photo,) = find(tmp_path)
     turned = decode(photo)
     assert turned is not None

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from photographs import jpeg, patches, picture
+from photographs import encoded, patches, picture
 
 from restore.color import lab_from_rgb
 from restore.errors import ConfigError, MediaError
@@ -35,7 +35,7 @@ def photos(folder: Path, seed: int = 0, augmentation: Augmentation | None = None
 
 def test_a_large_jpeg_is_decoded_small_and_shows_the_same(tmp_path: Path) -> None:
     large = patches(2, 603, 801)
-    (tmp_path / "large.jpg").write_bytes(jpeg(large))
+    (tmp_path / "large.jpg").write_bytes(encoded(large, subsampling=0))
     opened = Opened.of(find(tmp_path)[0])
     assert opened is not None
     half = opened.pixels(2)
