@@ -15,9 +15,11 @@ import numpy as np
 from restore.clip import Clip, chroma_shape
 from restore.output.encode import encode_part
 from restore.output.join import PartFile
-from restore.output.profiles import Profile, subsampling_for
+from restore.output.profiles import Profile, load_profile, subsampling_for
 from restore.source.decode import read
 from restore.source.probe import Source
+
+ACCESS = load_profile("access")
 
 
 def cut(frames: int, length: int) -> list[int]:
