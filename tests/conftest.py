@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 import torch
-from media import frame_hashes
+from media import frame_hashes, make_film
 from photographs import picture, write_tar
 from safetensors.torch import save_file
 
@@ -25,6 +25,7 @@ from restore.clip import Clip, Color, Matrix, Primaries
 from restore.film import restore_film
 from restore.generators.compact import Compact
 from restore.setup import Options
+from restore.source.probe import Source, probe
 from restore.storage import Place, place
 from restore.train import TrainConfig
 from restore.train.config import Row
@@ -128,6 +129,12 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = {"generator": "compact", "settings": json.dumps({"pixels": 64})}
     save_file(generator.state_dict(), path, record)
     return path
+
+
+@pytest.fixture(scope="session")
+def small_source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """A film of two frames, 64x48."""
+    return probe(make_film(tmp_path_factory.mktemp("film") / "film.mkv", frames=2, width=64, height=48))
 
 
 @pytest.fixture(scope="session")

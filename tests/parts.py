@@ -1,18 +1,19 @@
-"""Parts and packets for tests: a film cut into encoded parts, and what is in a file."""
+"""Parts and packets for tests: sources, a film cut into encoded parts, and what is in a file."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
-from restore.clip import Clip, chroma_shape
+from restore.clip import Clip, Color, Matrix, Primaries, chroma_shape
 from restore.output.encode import encode_part
 from restore.output.join import PartFile
 from restore.output.profiles import Profile, load_profile, subsampling_for
@@ -20,6 +21,14 @@ from restore.source.decode import read
 from restore.source.probe import Source
 
 ACCESS = load_profile("access")
+
+SD = Color(Matrix.SMPTE170M, Primaries.BT470BG, 6, False, 8, "left", ("matrix", "primaries"))
+
+
+def like(source: Source, width: int = 64, height: int = 48, depth: int = 8, **changes: Any) -> Source:
+    """Describe a source of another size and depth."""
+    color = changes.pop("color", replace(SD, depth=depth))
+    return replace(source, width=width, height=height, color=color, subsampling=None, **changes)
 
 
 def cut(frames: int, length: int) -> list[int]:
