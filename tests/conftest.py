@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,20 @@ def make_clip(
     luma = np.rint((16 + 219 * unit) * scale).astype(np.uint8 if depth == 8 else np.uint16)
     planes = rng.normal(0, 20, (frames, 2, 16, 24)).astype(np.float32) if ab else None
     return Clip(luma, None, planes, np.arange(frames, dtype=np.int64), Fraction(1, 25), color(depth))
+
+
+@contextmanager
+def small_disk(limit: int) -> Iterator[None]:
+    """Let no file grow beyond so many bytes: the kernel's own error in the middle of a file.
+
+    Not a fixture, because the log of a test run is a file too.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

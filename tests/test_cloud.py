@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import small_disk
 from media import make_film
 from s3server import SECRET
 from test_film import film_of, planes, times
@@ -265,15 +266,10 @@ def test_a_film_in_a_bucket_is_inspected(
 
 
 def test_a_full_disk_leaves_the_parts_that_are_done(reel: tuple[Path, list[str]], cloud: Film, tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-
     def execute(work: Any, parts: Any) -> Iterator[Any]:
         for number, part in enumerate(parts):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1000 if number == 2 else limits[0], limits[1]))
-            try:
+            with small_disk(1000) if number == 2 else nullcontext():
                 record = work(part)
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             yield record
 
     with pytest.raises(MediaError, match="no space left"):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 from av.video.stream import VideoStream
-from conftest import make_clip
+from conftest import make_clip, small_disk
 from numpy.typing import NDArray
 from parts import SD, like
 
@@ -260,22 +258,11 @@ def test_a_part_may_be_written_by_two_at_a_time(small_source: Source, tmp_path: 
     assert list(tmp_path.iterdir()) == [path]
 
 
-@contextmanager
-def small_disk() -> Iterator[None]:
-    """Let no file grow beyond 3000 bytes; not a fixture, because the log of a test run is a file too."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("name", ["archive", "sequence"])
 def test_a_full_disk_is_said_and_leaves_nothing(small_source: Source, tmp_path: Path, name: str) -> None:
     profile, source = load_profile(name), like(small_source)
     path = tmp_path / f"part{profile.part_suffix}"
-    with small_disk(), pytest.raises(MediaError, match=r"no space left \(\d+ MB free"):
+    with small_disk(3000), pytest.raises(MediaError, match=r"no space left \(\d+ MB free"):
         encode_part(path, [painted(source, subsampling_for(profile, source))] * 9, profile, source)
     assert list(tmp_path.iterdir()) == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from conftest import small_disk
 from media import make_film
 from parts import ACCESS, film_times, make_parts
 
@@ -70,13 +70,8 @@ def test_an_existing_output_is_replaced_only_by_a_whole_one(film: Path, tmp_path
     source, output = probe(film), tmp_path / "out.mp4"
     parts = make_parts(source, tmp_path, ACCESS, 6)
     output.write_text("old")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-    try:
-        with pytest.raises(MediaError, match=r"out\.mp4: cannot be written: no space left"):
-            join(source, parts, output, ACCESS)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with small_disk(2000), pytest.raises(MediaError, match=r"out\.mp4: cannot be written: no space left"):
+        join(source, parts, output, ACCESS)
     assert output.read_text() == "old"
     assert not (tmp_path / ".out.mp4.tmp").exists()
     join(source, parts, output, ACCESS)

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import io
 import json
-import resource
 import tarfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import small_disk
 from filelock import FileLock
 from photographs import encoded, photo, toned, write_tar
 from PIL import Image
@@ -178,13 +178,9 @@ def test_two_processes_do_not_make_the_same_set(source: Path, tmp_path: Path) ->
 
 
 def test_a_full_disk_is_a_clear_error_and_the_run_can_go_on(source: Path, tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))  # the kernel's own error in the middle of a shard
-    try:
-        with pytest.raises(MediaError, match=r"train-00000\.tar: cannot be written: no space left .* run again"):
-            prepare([source], tmp_path / "set", SMALL)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    full = r"train-00000\.tar: cannot be written: no space left .* run again"
+    with small_disk(40_000), pytest.raises(MediaError, match=full):
+        prepare([source], tmp_path / "set", SMALL)
     assert not (tmp_path / "set").exists()
     assert prepare([source], tmp_path / "set", SMALL).kept["train"] == 12
 

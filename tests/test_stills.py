@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
 import struct
 from dataclasses import replace
 from fractions import Fraction
@@ -15,6 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tifffile
+from conftest import small_disk
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -261,13 +261,8 @@ def test_a_full_disk_leaves_nothing_but_the_older_output(tmp_path: Path, suffix:
     still, output = stills.read(tmp_path / "a.png"), tmp_path / "out" / f"b.{suffix}"
     output.parent.mkdir()
     output.write_bytes(b"older")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the kernel's own error in the middle of a file
-    try:
-        with pytest.raises(MediaError, match=r"cannot be written: File too large; free some space"):
-            stills.write(output, still, painted(still.clip))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with small_disk(4096), pytest.raises(MediaError, match=r"cannot be written: File too large; free some space"):
+        stills.write(output, still, painted(still.clip))
     assert [path.name for path in output.parent.iterdir()] == [output.name]
     assert output.read_bytes() == b"older"
 

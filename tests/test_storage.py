@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import logging
 import pickle
-import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import small_disk
 from s3server import ENVIRONMENT, SECRET
 
 from restore.errors import ConfigError, MediaError
@@ -158,13 +158,8 @@ def test_a_download_that_ends_early_leaves_nothing(bucket: str, tmp_path: Path, 
 def test_a_full_disk_is_told_before_and_during_a_download(bucket: str, tmp_path: Path, monkeypatch: Any) -> None:
     file = place(bucket) / "a"
     file.write_bytes(bytes(1 << 16))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, limits[1]))
-    try:
-        with pytest.raises(MediaError, match="no space left"):
-            file.fetch(tmp_path / "a")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with small_disk(1 << 12), pytest.raises(MediaError, match="no space left"):
+        file.fetch(tmp_path / "a")
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(MediaError, match="no space left"):
         file.fetch(tmp_path / "a")
