@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import torch
 
 from restore import reel as reels
 from restore.clip import Clip
@@ -32,6 +26,7 @@ from restore.source.decode import clips
 from restore.source.probe import Source
 from restore.stage import Stage, stream
 from restore.storage import Place, Stat
+from restore.threads import ahead, workers
 
 Progress = Callable[[int], None]
 
@@ -114,10 +109,10 @@ def process(part: Part, *, job: Job, progress: Progress | None = None) -> PartRe
     with (
         local_source(job.source, job.scratch, keep=True) as source,
         arriving(job.file(part), job.scratch) as file,
-        workers(job.threads) as pool,
+        workers(job.threads) as threads,
         ahead(_chunks(part, job, source), 2) as source_clips,
     ):
-        restored = stream(job.stages, source_clips, pool, ahead=max(2, pool._max_workers))
+        restored = stream(job.stages, source_clips, threads, ahead=max(2, threads.size))
         kept = _trimmed(restored, part, chroma, progress)
         result = encode_part(file, kept, job.profile, source)
     record = PartRecord(
@@ -234,54 +229,3 @@ class _Mean:
     @property
     def value(self) -> float:
         return self.total / max(1, self.weight)
-
-
-@contextmanager
-def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Give a pool whose workers run torch and OpenCV on one thread each: many windows, not many threads a window."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "stage", torch.set_num_threads, (1,))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        cv2.setNumThreads(before)
-
-
-@contextmanager
-def ahead(items: Iterator[Clip], depth: int) -> Iterator[Iterator[Clip]]:
-    """Run an iterator in a thread of its own, at most `depth` items ahead of its consumer."""
-    waiting: queue.Queue[Clip | BaseException | None] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def put(item: Clip | BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                return waiting.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def produce() -> None:
-        try:
-            for item in items:
-                put(item)
-                if stopped.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # handed to the consumer, which raises it
-            put(error)
-
-    def consume() -> Iterator[Clip]:
-        while (item := waiting.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    thread = threading.Thread(target=produce, name="decode", daemon=True)
-    thread.start()
-    try:
-        yield consume()
-    finally:
-        stopped.set()
-        thread.join()

@@ -12,11 +12,11 @@ from typing import Any
 from restore import stills
 from restore.errors import MediaError
 from restore.naming import Location
-from restore.part import workers
 from restore.scratch import arriving, local_copy
 from restore.source.probe import fingerprint
 from restore.stage import Stage, stream
 from restore.storage import Place, place
+from restore.threads import workers
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from restore.color import chroma_scale, lab_from_rgb, rgb_from_lab, rgb_from_ycb
 from restore.errors import MediaError
 from restore.evaluate.sets import SIDE
 from restore.film import Progress
-from restore.part import workers
 from restore.photographs import Picture
 from restore.plan import shots_of
 from restore.reel import Reel
@@ -30,6 +29,7 @@ from restore.source.decode import clips
 from restore.source.probe import Source, probe
 from restore.stage import stream
 from restore.stills.still import Toned, tone_of
+from restore.threads import workers
 
 _LOOKS = 9
 """Frames that decide whether a film is in colour."""
