@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from test_pretrain import ALONE
 
 from restore.errors import ConfigError, MediaError, RestoreError
+from restore.generators.compact import Compact
 from restore.train import Progress, TrainConfig, nogan, snapshots, train
 from restore.train.config import Choice, Content, Critic, Gan, Row
 from restore.train.run import Run
@@ -158,3 +159,23 @@ def test_a_sheet_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(MediaError, match="sheet cannot be written"):
         write_picture(tmp_path / "none" / "sheet.png", np.zeros((4, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("share", "reached"), [(0.5, True), (0.0, False)])
+def test_the_palette_is_enlivened_up_to_a_share_of_the_photographs_colourfulness(
+    pretraining: TrainConfig, share: float, reached: bool
+) -> None:
+    pretraining.output.mkdir()
+    run = Run(dataclasses.replace(pretraining, choice=Choice(pictures=2, colorfulness=share)), ALONE)
+    nogan.settle(run)
+    network = run.average
+    assert isinstance(network, Compact)
+    row = run.judge(network, snapshot="before")
+    truth = row["colorfulness"] - row["colorfulness_delta"]
+    network.bins.mul_(0.4 * truth / row["colorfulness"])
+    palette = network.bins.clone()
+    nogan.enliven(run)
+    found = run.judge(network, snapshot="after")["colorfulness"] / truth
+    assert found == pytest.approx(share, rel=0.05) if reached else torch.equal(network.bins, palette)
+    nogan.enliven(run)  # once is enough, also after a kill
+    assert run.judge(network, snapshot="again")["colorfulness"] / truth == pytest.approx(found)

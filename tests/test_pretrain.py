@@ -118,14 +118,6 @@ def test_calm_takes_the_weights_of_the_loss_back(pretraining: TrainConfig) -> No
     assert not changes[0.0].any()
 
 
-def test_saturation_makes_the_palette_livelier(pretraining: TrainConfig) -> None:
-    pretraining.output.mkdir()
-    run = Run(dataclasses.replace(pretraining, saturation=1.25), ALONE)
-    before = run.average.state_dict()["bins"].clone()
-    nogan.settle(run)
-    assert torch.allclose(run.generator.state_dict()["bins"], 1.25 * before)
-
-
 def test_four_pictures_are_learned_by_heart(pretraining: TrainConfig, photographs: Path) -> None:
     """The mean colour error of a step falls to less than half in sixty steps."""
     (photographs / "a.tar").unlink()

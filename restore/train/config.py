@@ -128,6 +128,8 @@ class Choice:
     """Snapshots in a row that must be worse than the best for it to be the inflection point."""
     blend: float = 1.0
     """How far to go from the weights before the GAN, 0, to those of the snapshot, 1 (Wang et al. 2018, ESRGAN, 3.4)."""
+    colorfulness: float = 0.0
+    """For `compact`: share of the photographs' colourfulness that a factor on its bins makes up for at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +168,6 @@ class TrainConfig:
     """For `compact`: of the annealed mean, for validation and use; 1 is calm, towards 0 vivid and patchy."""
     calm: float = 0.4
     """For `compact`: share of the rebalancing that validation and use take back: 0 vivid, 1 as grey as photographs."""
-    saturation: float = 1.0
-    """For `compact`: factor on the chroma of the bins, for validation and use after phase 1."""
     critic: Critic = field(default_factory=Critic)
     """Phase 2."""
     gan: Gan = field(default_factory=Gan)

@@ -36,6 +36,9 @@ from restore.train.team import Team, joined
 
 _RENDERS = "renders.npy"
 
+_LIVELIEST = 2.0
+"""Factor on the palette at most."""
+
 
 def train(config: TrainConfig, *, resume: bool = True, progress: Callable[[Progress], None] | None = None) -> Path:
     """Train a generator and export its weights.
@@ -67,6 +70,7 @@ def train(config: TrainConfig, *, resume: bool = True, progress: Callable[[Progr
             train_critic(run, cycle)
             play(run, cycle)
             choose(run, cycle)
+        enliven(run)
         path = config.output / f"{config.name}.safetensors"
         if team.leads:
             export(run.average, config, run.data_hash, run.record(), path)
@@ -105,8 +109,6 @@ def settle(run: Run) -> None:
         weight = rarity(run.prior.to(network.bins.device), config.content.rebalance)
         head = network.head.state_dict()  # shares its tensors with the network
         head["bias"] -= config.calm * weight.log()
-    if isinstance(network, Compact) and config.pretrain:
-        network.bins.mul_(config.saturation)
     run.generator.load_state_dict(network.state_dict())
     if run.team.leads:
         run.judge(network)
@@ -225,6 +227,22 @@ def choose(run: Run, cycle: int) -> None:
     run.team.wait()
     run.average.load_state_dict(load_file(best, device=str(run.team.device)))
     run.generator.load_state_dict(run.average.state_dict())
+    run.leave()
+
+
+def enliven(run: Run) -> None:
+    """Bring the colourfulness to a share of the photographs', if it is less: a mean of colours is paler than each."""
+    share, network = run.config.choice.colorfulness, run.average
+    if not share or not isinstance(network, Compact) or not run.enter_once("enliven"):
+        return
+    if run.team.leads:
+        palette, factor = network.bins.clone(), 1.0
+        row = run.judge(network, snapshot="chosen")
+        for attempt in (1, 2):  # where colours reach the edge of the gamut, colourfulness is not linear in the palette
+            wanted = share * (row["colorfulness"] - row["colorfulness_delta"])
+            factor = min(max(factor * wanted / max(row["colorfulness"], 1e-6), 1.0), _LIVELIEST)
+            network.bins.copy_(factor * palette)
+            row = run.judge(network, snapshot=f"enlivened-{attempt}")
     run.leave()
 
 
