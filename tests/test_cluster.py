@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import ast
+import resource
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 from distributed import Client
 from media import frame_hashes
-from mishaps import Mishap, failing, film_of, generous_limit, hanging, numbered_parts, trivial, wait_for
+from mishaps import FRAMES, Mishap, failing, film_of, generous_limit, hanging, numbered_parts, trivial, wait_for
 
 import restore
 from restore.cluster import Limits, connect, dask_map, local_workers
 from restore.cluster.dask_map import SLOTS, WINDOW
 from restore.cluster.executors import executor
 from restore.cluster.settings import Local
-from restore.errors import ConfigError, StageError
+from restore.errors import ConfigError, MediaError, StageError
 from restore.film import restore_film
 from restore.plan import Part
 from restore.setup import Options
@@ -31,7 +33,7 @@ def client() -> Iterator[Client]:
         yield client
 
 
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_output_does_not_depend_on_how_many_processes_there_are(
     restored: tuple[Path, list[str]], archiving: Options, count: int, tmp_path: Path
 ) -> None:
@@ -63,6 +65,50 @@ def test_a_part_whose_worker_hangs_is_done_elsewhere(
     restore_film(film_of(restored[0], tmp_path / "out.mkv", archiving, mishap), execute=execute)
     assert f"frames 0-16: not done within {limit:.0f} s" in caplog.text
     assert frame_hashes(tmp_path / "out.mkv", "all") == restored[1]
+
+
+def no_file_grows_beyond(limit: int) -> None:
+    """Stand in for a full disk: in this process, a write fails in the middle of a file."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def test_a_full_disk_stops_the_workers_and_keeps_what_is_done(
+    restored: tuple[Path, list[str]], archiving: Options, client: Client, tmp_path: Path
+) -> None:
+    film, done = film_of(restored[0], tmp_path / "out.mkv", archiving), 0
+
+    def progress(phase: str, now: int, total: int | None) -> None:
+        nonlocal done
+        if phase == "parts" and now == 1:
+            done = now
+            client.run(no_file_grows_beyond, 1000)
+
+    client.wait_for_workers(2, timeout=60)
+    try:
+        with pytest.raises(MediaError, match=r"parts/.*no space left"):
+            restore_film(film, execute=dask_map(client), progress=progress)
+    finally:
+        client.run(no_file_grows_beyond, resource.RLIM_INFINITY)
+    assert done
+    assert not (tmp_path / "out.mkv").exists()
+    assert 1 <= restore_film(film, execute=dask_map(client)).resumed_parts < 5
+    assert frame_hashes(tmp_path / "out.mkv", "all") == restored[1]
+
+
+def test_tasks_are_named_by_file_and_frames(
+    restored: tuple[Path, list[str]], archiving: Options, client: Client, tmp_path: Path, monkeypatch: Any
+) -> None:
+    names, submit = [], client.submit
+
+    def named(*words: Any, key: tuple[str, str, int], **more: Any) -> Any:
+        names.append(key)
+        return submit(*words, key=key, **more)
+
+    monkeypatch.setattr(client, "submit", named)
+    restore_film(film_of(restored[0], tmp_path / "out.mkv", archiving), execute=dask_map(client))
+    assert {name.rpartition("-")[0] for name, _, _ in names} == {"in.mp4"}
+    spans = [tuple(map(int, frames.removeprefix("frames ").split("-"))) for _, frames, _ in names]
+    assert sorted(frame for first, last in spans for frame in range(first, last + 1)) == list(range(FRAMES))
 
 
 def test_a_part_that_always_hangs_is_named(client: Client) -> None:

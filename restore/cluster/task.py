@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import av
 from distributed import get_worker
 
 from restore import weights
@@ -85,6 +86,26 @@ def work_on(part: Part, work: Work, order: Order) -> PartRecord:
         ClusterError: This worker cannot do what the client would; the message names the worker.
         RestoreError: As the work raises it.
     """
+    try:
+        return _worked_on(part, work, order)
+    except RestoreError as error:
+        _forget_libav(error)
+        raise
+
+
+def _forget_libav(error: BaseException) -> None:
+    """Take errors of libav out of what led to an error: one that names a file cannot be unpickled.
+
+    Dask would raise a bare `Exception` in place of the whole.
+    """
+    for name in ("__cause__", "__context__"):
+        if isinstance(before := getattr(error, name), av.FFmpegError):
+            setattr(error, name, None)
+        elif before is not None:
+            _forget_libav(before)
+
+
+def _worked_on(part: Part, work: Work, order: Order) -> PartRecord:
     worker, job = get_worker(), job_of(work)
     worker.log_event(TOPIC, {"run": order.run, "part": part.number, "worker": worker.address})
     if job:
