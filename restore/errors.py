@@ -17,6 +17,9 @@ from __future__ import annotations
 class RestoreError(Exception):
     """Base of all errors that `restore` raises on purpose."""
 
+    exit_code: int = 1
+    """Exit status of a command that ends with it."""
+
 
 class MediaError(RestoreError):
     """A file cannot be read or written, or is not what it should be.

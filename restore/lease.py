@@ -63,6 +63,9 @@ class LeaseHeld(MediaError):  # noqa: N818 - what is the case, not what went wro
         holder: Who has it.
     """
 
+    exit_code = 75
+    """EX_TEMPFAIL of BSD's sysexits.h: the same command may succeed later."""
+
     def __init__(self, message: str, path: str, holder: Holder) -> None:
         super().__init__(message, path)
         self.args = (message, path, holder)  # what a pickle is made from

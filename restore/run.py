@@ -39,6 +39,7 @@ class BatchError(RestoreError):
     def __init__(self, failures: list[RestoreError], reports: list[Report]) -> None:
         super().__init__(failures, reports)
         self.failures, self.reports = failures, reports
+        self.exit_code = min(failure.exit_code for failure in failures)  # of a held lease only if all were held
 
     def __str__(self) -> str:
         lines = "\n".join(f"  {failure}" for failure in self.failures)

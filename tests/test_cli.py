@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +19,8 @@ from media import make_film
 from restore import __version__, cli, weights
 from restore.cli.bars import Bars
 from restore.cli.options import Rate, Time
+from restore.lease import lease
+from restore.storage import place
 
 
 def test_a_run_says_where_the_result_is_and_how_long_it_took(
@@ -39,6 +43,21 @@ def test_a_users_error_is_one_line_and_exit_status_1(
     assert said.err.startswith("restore: ")
     assert said.err.count("\n") == 1
     assert "nothing.mp4" in said.err
+
+
+def test_a_run_on_whose_output_another_works_exits_with_75(
+    tmp_path: Path, tiny_weights: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    films = [make_film(tmp_path / name, frames=3) for name in ("a.mp4", "b.mp4")]
+    done = tmp_path / "done"
+    with lease(place(done / "a.mp4.restore" / "lease")):
+        assert call("run", films[0], "-o", done / "a.mp4", "--weights", tiny_weights) == 75
+        said = capsys.readouterr().err
+        assert f"restore: {done / 'a.mp4'}: another run is working on this output" in said
+        assert said.count("\n") == 1
+        assert call("run", *films, "-o", done, "--weights", tiny_weights) == 75
+        assert call("run", films[0], tmp_path / "none.mp4", "-o", done, "--weights", tiny_weights) == 1
+    assert (done / "b.mp4").is_file()
 
 
 def test_debug_keeps_the_traceback(tmp_path: Path) -> None:
@@ -152,9 +171,11 @@ def test_bars_show_frames_speed_and_time_left(
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     bars = Bars()
+    bars("restore", 0, 10)
+    monkeypatch.setattr(bars._bars["restore"], "_time", lambda: time.time() + 20)
     bars("restore", 5, 10)
     bars.close()
     shown = capsys.readouterr().err
     assert "restore" in shown
     assert "5/10" in shown
-    assert "frame/s" in shown or "s/frame" in shown
+    assert re.search(r"0\.2\dframe/s", shown), "frames a second, also where that is less than one"

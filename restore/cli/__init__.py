@@ -35,7 +35,7 @@ for _command in (run, job, status, inspect, compare, weights, data, train, evalu
 
 
 def main() -> None:
-    """Run the command line; a user's error is one line on stderr and exit status 1."""
+    """Run the command line; a user's error is one line on stderr and its exit status, which is 1 for most."""
     warnings.filterwarnings("ignore", module="torch")
     try:
         cli.main(standalone_mode=False)
@@ -49,7 +49,7 @@ def main() -> None:
         if os.environ.get(_DEBUG) == "1":
             raise
         click.echo(f"restore: {error}", err=True)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except OSError as error:
         if os.environ.get(_DEBUG) == "1":
             raise

@@ -8,6 +8,8 @@ from typing import Any
 from tqdm import tqdm
 
 SHARES = "{desc}: {percentage:3.1f}% |{bar}| [{elapsed}<{remaining}{postfix}]"
+_COUNTS = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+"""As tqdm's own, but the speed is always so many a second."""
 _UNITS = {"files": "file", "join": "packet"}
 
 
@@ -28,8 +30,9 @@ class Bars:
             unit = _UNITS.get(phase, "frame")
             silent = not sys.stderr.isatty()
             self._bars[phase] = tqdm(
-                desc=phase, unit=unit, total=total, initial=done, disable=silent, dynamic_ncols=True, smoothing=0.05
-            )
+                desc=phase, unit=unit, total=total, initial=done, disable=silent, dynamic_ncols=True, smoothing=0.05,
+                bar_format=_COUNTS if total else None,
+            )  # fmt: skip
         bar = self._bars[phase]
         if total is not None and bar.total != total:
             bar.total = max(total, done)

@@ -24,7 +24,10 @@ from restore.cli.options import options_of_metrics, options_of_run, options_of_w
 @click.option("--fresh", is_flag=True, help="Do not continue an interrupted run, start over.")
 @options_of_metrics
 def run(sources: tuple[str, ...], output: str, metrics_port: int | None, metrics_address: str, **options: Any) -> None:
-    """Restore SOURCE: a film, a still, a folder of stills, or a numbered sequence (scan_%06d.dpx)."""
+    """Restore SOURCE: a film, a still, a folder of stills, or a numbered sequence (scan_%06d.dpx).
+
+    Exits with 0 if all is done, 1 if something is not, 75 if another run is working on the output.
+    """
     from restore.job import Figures, published
     from restore.run import describe, run
 

@@ -44,8 +44,8 @@ class Exit(IntEnum):
     BAD_CONFIG = 2
     FAILED = 3
     """Some sources failed; the others are done."""
-    HELD = 75
-    """Another process holds the lease of the job, or of a source. Source: EX_TEMPFAIL of BSD's sysexits.h."""
+    HELD = LeaseHeld.exit_code
+    """Another process holds the lease of the job, or of a source."""
     INTERRUPTED = 130
     """Stopped by a signal or by its time limit; the next run continues."""
 
@@ -95,6 +95,10 @@ def run_job(
 def _keys(config: JobConfig) -> Keys:
     """Hash what was chosen, which also looks whether pipeline, profile, weights and settings are right."""
     try:
+        if isinstance(config.executor, str):
+            from restore.cluster.settings import load_executor  # imported late: `distributed` takes a second to import
+
+            load_executor(config.executor)
         return Keys(film=config.key(still=False), still=config.key(still=True))
     except RestoreError as error:
         raise ConfigError(str(error)) from error
