@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -52,6 +53,12 @@ def wait_until(true: Callable[[], object], seconds: float = 120) -> None:
     while not true():
         assert time.monotonic() < until, "it did not happen in time"
         time.sleep(0.05)
+
+
+def figures_of(port: int) -> set[str]:
+    """Read what a job serves for Prometheus, line by line."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        return set(answer.read().decode().splitlines())
 
 
 def report_of(root: Path) -> dict[str, Any]:

@@ -8,12 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs import log_of, make_slow_film, report_of, start, states, wait_until, write_config, write_photo
+from dask_programs import free_port
+from jobs import figures_of, log_of, make_slow_film, report_of, start, states, wait_until, write_config, write_photo
 from media import frame_hashes, make_film
 
 from restore.errors import ConfigError, MediaError
@@ -192,6 +193,8 @@ def test_a_link_out_of_the_output_root_fails_its_film_only(again: Path, tmp_path
         ({"profile": "best"}, "best"),
         ({"settings": {"smooth.radios": 1}}, "unknown setting 'radios'"),
         ({"inputs": "not-mounted"}, "not-mounted is neither a file nor a folder"),
+        ({"executor": "slurmm"}, r"no executor 'slurmm' \(did you mean slurm"),
+        ({"executor": "tls://host:8786"}, "tls://host:8786 needs certificates"),
     ],
 )
 def test_a_wrong_configuration_is_told_before_any_work(
@@ -216,6 +219,20 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(tmp_path: Path) -> No
         + (done.stderr.partition("known: ")[2])
     )
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("no_process")
+def test_the_command_exits_with_3_if_a_source_failed_and_75_if_another_holds_the_lease(
+    tmp_path: Path, tiny_weights: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photo(tmp_path / "in" / "a.png")
+    write_photo(tmp_path / "out" / "a.png", seed=3)
+    config = write_config(tmp_path, tiny_weights)
+    assert call("job", config) == 3
+    assert "exists already" in capsys.readouterr().out
+    with lease(place(tmp_path / "out" / ".restore-job" / "lease")):
+        assert call("job", config) == 75
+    assert "another run is working here" in capsys.readouterr().out
 
 
 def test_an_output_root_that_cannot_be_written_is_told(tmp_path: Path, tiny_weights: Path) -> None:
@@ -311,7 +328,8 @@ def test_watching_takes_up_what_arrives_when_it_is_complete(
     whole = make_film(tmp_path / "reel.mp4", frames=6).read_bytes()
     (tmp_path / "in").mkdir()
     config = write_config(tmp_path, tiny_weights, settle_seconds=0.3)
-    processes.append(start(config, "--watch=0.2"))
+    port = free_port()
+    processes.append(start(config, "--watch=0.2", f"--metrics-port={port}"))
     root = tmp_path / "out"
     wait_until(lambda: (root / ".restore-job" / "runs").is_dir())
     (tmp_path / "in" / "copied.mp4").write_bytes(whole[:-700])  # a copy that pauses
@@ -323,6 +341,9 @@ def test_watching_takes_up_what_arrives_when_it_is_complete(
     (tmp_path / "in" / "named.mp4.part").rename(tmp_path / "in" / "named.mp4")
     wait_until((root / "named.mp4.json").exists)
     wait_until(lambda: sum("done, 6 frames" in line["message"] for line in log_of(root)) == 2)
+    figures = dict(line.split() for line in figures_of(port) if line.startswith("restore_"))
+    assert figures['restore_films_total{result="done"}'] == "2.0"
+    assert float(figures["restore_frames_total"]) in (12, 18)  # what changed while it was read is done again
     os.kill(processes[0].pid, signal.SIGTERM)
     assert processes[0].wait(60) == 0
     assert states(root) == {"copied.mp4": "done", "named.mp4": "done"}

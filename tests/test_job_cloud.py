@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from pathlib import Path
 
 import pytest
-from jobs import write_config, write_photo
+from dask_programs import free_port
+from jobs import figures_of, start, wait_until, write_config, write_photo
 from media import frame_hashes, make_film
 from s3server import SECRET
 
@@ -108,3 +110,21 @@ def test_a_store_that_is_out_of_reach_is_told(
                 run_job(write_config(tmp_path, tiny_weights, inputs=f"{bucket}/in", output=f"{bucket}/out"))
         finally:
             disconnect()
+
+
+def test_a_prefix_is_watched_for_what_arrives(bucket: str, tmp_path: Path, tiny_weights: Path) -> None:
+    photo = write_photo(tmp_path / "photo.png")
+    paths = {"inputs": f"{bucket}/in/", "output": f"{bucket}/out", "scratch": str(tmp_path / "scratch")}
+    config, port = write_config(tmp_path, tiny_weights, settle_seconds=0.3, **paths), free_port()
+    process = start(config, "--watch=0.2", f"--metrics-port={port}")
+    try:
+        root = place(bucket) / "out"
+        wait_until(lambda: root.listing() or process.poll() is not None)
+        (place(bucket) / "in/1922/photo.png").put(photo)
+        wait_until(lambda: 'restore_films_total{result="done"} 1.0' in figures_of(port))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert (root / "1922/photo.png").is_file()
