@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
@@ -120,6 +120,7 @@ def restore_film(
         with _held(film) as held:
             if fresh:
                 _clear(film.folder)
+            _sweep(film.job.parts)
             reel = _scan(film, source, progress)
             for line in remarks(source, reel):
                 log.warning("%s: %s", film.source.path, line)
@@ -213,6 +214,14 @@ def _clear(folder: Place) -> None:
     for child in folder.children():
         if child.name != _LEASE:
             child.remove_tree()
+
+
+def _sweep(parts: Place) -> None:
+    """Remove what workers were writing when they died."""
+    for child in parts.children() if parts.is_local else ():
+        if child.name.startswith("."):
+            with suppress(MediaError):  # a dead run's worker may still write there; it goes with the work folder
+                child.remove_tree()
 
 
 def _scan(film: Film, source: Source, progress: Progress | None) -> Reel:

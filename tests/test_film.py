@@ -213,6 +213,25 @@ def test_a_damaged_part_is_done_again(reel: tuple[Path, list[str]], damage: str,
     assert planes(film.output.path) == expected
 
 
+def test_what_dead_workers_were_writing_is_removed_when_a_run_continues(
+    reel: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    film = film_of(reel[0], tmp_path / "out.mkv", part_frames=12)
+    _interrupt(film, after=2)
+    parts = film.job.parts.path
+    (parts / ".000002.0a1b2c3d.tmp").write_bytes(b"half a part")
+    (parts / ".000003.0a1b2c3d.tmp").mkdir()
+    (parts / ".000003.0a1b2c3d.tmp" / "00000001.dpx").write_bytes(b"a frame of a part")
+    seen: list[str] = []
+
+    def execute(work: Any, missing: Sequence[Any]) -> Any:
+        seen.extend(path.name for path in parts.iterdir())
+        yield from map(work, missing)
+
+    assert restore_film(film, execute=execute).resumed_parts == 2  # type: ignore[arg-type]
+    assert sorted(seen) == ["000000.json", "000000.mkv", "000001.json", "000001.mkv"]
+
+
 def test_fresh_starts_over(reel: tuple[Path, list[str]], tmp_path: Path) -> None:
     film = film_of(reel[0], tmp_path / "out.mkv", part_frames=12)
     _interrupt(film, after=2)
