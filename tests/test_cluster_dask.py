@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import pytest
 from distributed import Security
 from media import frame_hashes
@@ -263,6 +264,10 @@ def test_a_scheduler_with_tls_takes_those_with_certificates_only(
         with workers(address, 1, tmp_path, *words):
             given: dict[str, Any] = {f"dask_tls_{name}": file for name, file in certificates.items()}
             with connect(replace(archiving, dask=address, **given)) as workers_there:  # they have answered
+                assert workers_there is not None
+            names = {"ca-file": "ca", "client.cert": "cert", "client.key": "key"}
+            own = {f"distributed.comm.tls.{name}": str(certificates[file]) for name, file in names.items()}
+            with dask.config.set(own), connect(replace(archiving, dask=address)) as workers_there:
                 assert workers_there is not None
         with pytest.raises(ConfigError, match="needs certificates"), connect(replace(archiving, dask=address)):
             pass

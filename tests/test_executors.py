@@ -20,6 +20,7 @@ from dask_programs import free_port, processes, running_scheduler, worker_argume
 from distributed import Security
 from media import frame_hashes, make_film
 
+from restore.cluster import executors
 from restore.cluster.executors import executor, slurm_options
 from restore.cluster.settings import KINDS, Dask, Kubernetes, Local, Slurm, Tls, load_executor, resources
 from restore.errors import ClusterError, ConfigError
@@ -273,6 +274,13 @@ def test_each_local_process_sees_its_own_gpu_and_the_dashboard_is_not_public() -
         assert [(one["nthreads"], one["resources"]) for one in workers] == [(1, {"GPU": 1})] * 2
         assert all(address.startswith("tcp://127.0.0.1:") for address in found)
         assert client.dashboard_link.startswith("http://127.0.0.1:")
+
+
+def test_local_workers_that_cannot_import_what_they_need_are_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "_PRELOAD", "restore.nothing")
+    message = "workers on this machine cannot be started: No module named 'restore.nothing'"
+    with pytest.raises(ClusterError, match=message), executor(Local(workers=2, devices="cpu")):
+        pass
 
 
 @pytest.fixture

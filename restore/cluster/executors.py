@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _UNKNOWN_TASK = "60s"
 """A guess at how long a part takes before one is finished: Dask's half a second would ask for too few workers."""
 _PRELOAD = "restore.part"
-"""A node on which this cannot be imported gives no worker, rather than one that dies of each part it is given."""
+"""Where this cannot be imported there is no worker, rather than one that dies of each part it is given."""
 _WORKER_MEMORY = {"TARGET": "False", "SPILL": "False", "PAUSE": "False"}
 """A part bounds its own memory and leaves nothing with Dask to spill; a paused worker would wait for ever."""
 
@@ -86,7 +86,15 @@ def _local(settings: Local, stack: ExitStack) -> Any:
     start = {"cls": Scheduler, "options": scheduler}
     # Nannies restart their workers; the cluster would close one for good that is away at the wrong moment.
     stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "365 days"}))
-    return stack.enter_context(SpecCluster(workers, start, silence_logs=logging.ERROR))
+    try:
+        cluster = SpecCluster(workers, start, silence_logs=logging.ERROR)
+    except (OSError, RuntimeError) as error:
+        raise ClusterError(f"the workers on this machine cannot be started: {_first_cause(error)}") from error
+    return stack.enter_context(cluster)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    return _first_cause(error.__cause__) if error.__cause__ else error
 
 
 def _local_worker(settings: Local, number: int) -> dict[str, Any]:
@@ -97,6 +105,7 @@ def _local_worker(settings: Local, number: int) -> dict[str, Any]:
         "host": "127.0.0.1",
         "memory_limit": 0,  # parts bound their own memory; Dask's limit would kill a worker that is merely large
         "resources": resources(settings),
+        "preload": [_PRELOAD],
         "silence_logs": logging.ERROR,
         "env": {"CUDA_VISIBLE_DEVICES": _named(gpus[number % len(gpus)])} if gpus else {},
     }

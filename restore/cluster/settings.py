@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
+import dask.config
 import torch
 
 from restore import settings_file
@@ -204,19 +205,28 @@ class Dask:
     timeout_seconds: int = 30
     """How long to try to reach it."""
     tls: Tls | None = None
+    """None leaves it to Dask's own configuration (``distributed.comm.tls``)."""
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "most", "timeout_seconds")
         _at_least(self, 0, "cores")
         if not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://\S+:\d+", self.address):
             raise ConfigError(f"address: expected one as in tcp://host:8786, found {self.address!r}")
-        if self.address.startswith("tls://") and self.tls is None:
-            raise ConfigError(f"{self.address} needs certificates; give tls with ca, cert and key")
+        if self.address.startswith("tls://") and self.tls is None and not _tls_of_dask():
+            raise ConfigError(
+                f"{self.address} needs certificates; give --dask-tls-ca, --dask-tls-cert and --dask-tls-key, "
+                "tls with ca, cert and key in an executor's file, or set distributed.comm.tls in Dask's configuration"
+            )
 
     @property
     def device(self) -> str | None:
         """What a worker computes on; None if nothing is known of it."""
         return "cuda" if self.gpus else None
+
+
+def _tls_of_dask() -> bool:
+    """Whether Dask's own configuration, from its files or the environment, has what a client needs for ``tls://``."""
+    return all(dask.config.get(f"distributed.comm.tls.{name}", None) for name in ("ca-file", "client.cert"))
 
 
 Executor = Local | Slurm | Kubernetes | Dask
