@@ -114,6 +114,7 @@ def test_the_address_of_the_dashboard_is_told_without_being_asked() -> None:
         set_up(verbose=False, as_json=False)
         logging.getLogger("restore.cluster.executors").info("dashboard: here")
         logging.getLogger("restore.film").info("hidden")
+        logging.getLogger("distributed.nanny").warning("hidden too")
     """
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert said.stderr == "INFO: dashboard: here\n"

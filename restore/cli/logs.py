@@ -5,14 +5,24 @@ from __future__ import annotations
 import logging
 
 _CLUSTER = "restore.cluster"
+_DASK = "distributed"
 
 
 def set_up(*, verbose: bool, as_json: bool) -> None:
-    """Log to stderr: warnings and where the dashboard of workers is, or with `verbose` also what is done."""
+    """Log to stderr: warnings and where the dashboard of workers is, or with `verbose` also what is done.
+
+    Of Dask only errors are told without `verbose`: its warnings are of what we look after ourselves.
+    """
     level = logging.INFO if verbose else logging.WARNING
     handler = logging.StreamHandler()
-    # a job logs more into its file, through the same root
-    handler.addFilter(lambda record: record.levelno >= level or record.name.startswith(_CLUSTER))
+
+    def is_told(record: logging.LogRecord) -> bool:
+        """Choose what is told here; a job logs more into its file, through the same root."""
+        if record.name.startswith(_DASK) and not verbose:
+            return record.levelno >= logging.ERROR
+        return record.levelno >= level or record.name.startswith(_CLUSTER)
+
+    handler.addFilter(is_told)
     logging.getLogger(_CLUSTER).setLevel(logging.INFO)
     if as_json:
         from restore.job.jsonlog import JsonLines
