@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -105,6 +107,18 @@ def test_the_bar_shows_parts_where_others_do_the_work(
     bars("restore", 24, 60)
     bars.close()
     assert "parts 2/5" in capsys.readouterr().err
+
+
+def test_an_error_of_a_worker_is_one_line_without_a_traceback(tmp_path: Path, tiny_weights: Path) -> None:
+    film = make_film(tmp_path / "in.mp4", frames=24)
+    words = ["run", film, "-o", tmp_path / "out.mkv", "--workers", 2, "--weights", tiny_weights, "--profile", "archive"]
+    command = shlex.join(map(str, [sys.executable, "-m", "restore", *words]))
+    done = subprocess.run(["bash", "-c", f"ulimit -f 12; {command}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    told = [line for line in done.stderr.splitlines() if not line.startswith("INFO: dashboard: ")]
+    assert len(told) == 1
+    assert re.fullmatch(r"restore: .*/parts/.*: cannot be written: no space left .*", told[0])
 
 
 def test_the_address_of_the_dashboard_is_told_without_being_asked() -> None:

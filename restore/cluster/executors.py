@@ -106,7 +106,7 @@ def _local_worker(settings: Local, number: int) -> dict[str, Any]:
         "memory_limit": 0,  # parts bound their own memory; Dask's limit would kill a worker that is merely large
         "resources": resources(settings),
         "preload": [_PRELOAD],
-        "silence_logs": logging.ERROR,
+        "silence_logs": logging.CRITICAL,  # errors of parts come to the client, which tells them in one line
         "env": {"CUDA_VISIBLE_DEVICES": _named(gpus[number % len(gpus)])} if gpus else {},
     }
 
