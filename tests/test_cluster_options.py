@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from jobs import make_slow_film, wait_until
 from media import make_film
 
 from restore.cli.bars import Bars
@@ -119,6 +123,23 @@ def test_an_error_of_a_worker_is_one_line_without_a_traceback(tmp_path: Path, ti
     told = [line for line in done.stderr.splitlines() if not line.startswith("INFO: dashboard: ")]
     assert len(told) == 1
     assert re.fullmatch(r"restore: .*/parts/.*: cannot be written: no space left .*", told[0])
+
+
+def test_ctrl_c_ends_the_workers_and_tells_how_to_continue(tmp_path: Path, tiny_weights: Path) -> None:
+    film = make_slow_film(tmp_path / "in.mp4", parts=40)
+    words = ["run", film, "-o", tmp_path / "out.mkv", "--workers", 2, "--weights", tiny_weights, "--device", "cpu"]
+    command = [sys.executable, "-m", "restore", *map(str, words)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        wait_until(lambda: list(tmp_path.glob("out.mkv.restore/parts/*.json")) or process.poll() is not None)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, said = process.communicate(timeout=120)  # until all processes have let go of it
+        assert process.returncode == 130
+        told = [line for line in said.splitlines() if line and not line.startswith("INFO: dashboard: ")]
+        assert told == ["stopped; run the same command again to continue"]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_the_address_of_the_dashboard_is_told_without_being_asked() -> None:

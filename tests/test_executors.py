@@ -277,7 +277,7 @@ def test_each_local_process_sees_its_own_gpu_and_the_dashboard_is_not_public() -
 
 
 def test_local_workers_that_cannot_import_what_they_need_are_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "_PRELOAD", "restore.nothing")
+    monkeypatch.setattr(executors, "_LOCAL_PRELOAD", "restore.nothing")
     message = "workers on this machine cannot be started: No module named 'restore.nothing'"
     with pytest.raises(ClusterError, match=message), executor(Local(workers=2, devices="cpu")):
         pass

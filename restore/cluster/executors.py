@@ -27,6 +27,8 @@ _UNKNOWN_TASK = "60s"
 """A guess at how long a part takes before one is finished: Dask's half a second would ask for too few workers."""
 _PRELOAD = "restore.part"
 """Where this cannot be imported there is no worker, rather than one that dies of each part it is given."""
+_LOCAL_PRELOAD = "restore.cluster.task"
+"""The same for processes of this machine, with its `dask_setup`."""
 _WORKER_MEMORY = {"TARGET": "False", "SPILL": "False", "PAUSE": "False"}
 """A part bounds its own memory and leaves nothing with Dask to spill; a paused worker would wait for ever."""
 
@@ -105,7 +107,7 @@ def _local_worker(settings: Local, number: int) -> dict[str, Any]:
         "host": "127.0.0.1",
         "memory_limit": 0,  # parts bound their own memory; Dask's limit would kill a worker that is merely large
         "resources": resources(settings),
-        "preload": [_PRELOAD],
+        "preload": [_LOCAL_PRELOAD],
         "silence_logs": logging.CRITICAL,  # errors of parts come to the client, which tells them in one line
         "env": {"CUDA_VISIBLE_DEVICES": _named(gpus[number % len(gpus)])} if gpus else {},
     }
