@@ -161,21 +161,23 @@ def test_a_sheet_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         write_picture(tmp_path / "none" / "sheet.png", np.zeros((4, 4, 3), np.uint8))
 
 
-@pytest.mark.parametrize(("share", "reached"), [(0.5, True), (0.0, False)])
+@pytest.mark.parametrize("more", [0.0, 1.4])
 def test_the_palette_is_enlivened_up_to_a_share_of_the_photographs_colourfulness(
-    pretraining: TrainConfig, share: float, reached: bool
+    short_gan: TrainConfig, more: float
 ) -> None:
-    pretraining.output.mkdir()
-    run = Run(dataclasses.replace(pretraining, choice=Choice(pictures=2, colorfulness=share)), ALONE)
-    nogan.settle(run)
+    short_gan.output.mkdir()
+    run = Run(dataclasses.replace(short_gan, choice=Choice(pictures=2)), ALONE)
     network = run.average
     assert isinstance(network, Compact)
-    row = run.judge(network, snapshot="before")
-    truth = row["colorfulness"] - row["colorfulness_delta"]
-    network.bins.mul_(0.4 * truth / row["colorfulness"])
+    network.bins.mul_(0.4)
     palette = network.bins.clone()
-    nogan.enliven(run)
-    found = run.judge(network, snapshot="after")["colorfulness"] / truth
-    assert found == pytest.approx(share, rel=0.05) if reached else torch.equal(network.bins, palette)
-    nogan.enliven(run)  # once is enough, also after a kill
-    assert run.judge(network, snapshot="again")["colorfulness"] / truth == pytest.approx(found)
+    snapshots.take(short_gan.output / "snapshots" / "gan-0-before.safetensors", network)
+    nogan.choose(run, 0)
+    assert torch.equal(network.bins, palette)
+    pale = run.history[-1]
+    truth = pale["colorfulness"] - pale["colorfulness_delta"]
+    asked = Choice(pictures=2, colorfulness=more * pale["colorfulness"] / truth)
+    again = Run(dataclasses.replace(short_gan, choice=asked), ALONE)
+    nogan.choose(again, 0)
+    assert torch.allclose(again.generator.state_dict()["bins"], max(1.0, more) * palette, rtol=1e-3)
+    assert (again.history[-1]["colorfulness"] > pale["colorfulness"]) == (more > 1)

@@ -129,7 +129,7 @@ class Choice:
     blend: float = 1.0
     """How far to go from the weights before the GAN, 0, to those of the snapshot, 1 (Wang et al. 2018, ESRGAN, 3.4)."""
     colorfulness: float = 0.0
-    """For `compact`: share of the photographs' colourfulness that a factor on its bins makes up for at the end."""
+    """For `compact`: share of the photographs' colourfulness that snapshots are brought to, by a factor on the bins."""
 
 
 @dataclass(frozen=True, slots=True)

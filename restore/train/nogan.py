@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -37,7 +38,7 @@ from restore.train.team import Team, joined
 _RENDERS = "renders.npy"
 
 _LIVELIEST = 2.0
-"""Factor on the palette at most."""
+"""Factor on the palette, at most."""
 
 
 def train(config: TrainConfig, *, resume: bool = True, progress: Callable[[Progress], None] | None = None) -> Path:
@@ -70,7 +71,6 @@ def train(config: TrainConfig, *, resume: bool = True, progress: Callable[[Progr
             train_critic(run, cycle)
             play(run, cycle)
             choose(run, cycle)
-        enliven(run)
         path = config.output / f"{config.name}.safetensors"
         if team.leads:
             export(run.average, config, run.data_hash, run.record(), path)
@@ -219,10 +219,8 @@ def choose(run: Run, cycle: int) -> None:
     if run.team.leads:
         files = [_before(run, cycle), *sorted(folder.glob(f"gan-{cycle}-0*.safetensors"))]
         table = config.output / f"gan-{cycle}.csv"
-        chosen = snapshots.best_of(
-            files, run.average, lambda name: run.judge(run.average, snapshot=name), config.choice, table
-        )
-        run.average.load_state_dict(snapshots.blended(_before(run, cycle), chosen, config.choice.blend))
+        chosen = snapshots.best_of(files, lambda path: _become(run, cycle, path), config.choice, table)
+        _become(run, cycle, chosen)
         snapshots.take(best, run.average)
     run.team.wait()
     run.average.load_state_dict(load_file(best, device=str(run.team.device)))
@@ -230,20 +228,21 @@ def choose(run: Run, cycle: int) -> None:
     run.leave()
 
 
-def enliven(run: Run) -> None:
-    """Bring the colourfulness to a share of the photographs', if it is less: a mean of colours is paler than each."""
-    share, network = run.config.choice.colorfulness, run.average
-    if not share or not isinstance(network, Compact) or not run.enter_once("enliven"):
-        return
-    if run.team.leads:
-        palette, factor = network.bins.clone(), 1.0
-        row = run.judge(network, snapshot="chosen")
-        for attempt in (1, 2):  # where colours reach the edge of the gamut, colourfulness is not linear in the palette
-            wanted = share * (row["colorfulness"] - row["colorfulness_delta"])
-            factor = min(max(factor * wanted / max(row["colorfulness"], 1e-6), 1.0), _LIVELIEST)
-            network.bins.copy_(factor * palette)
-            row = run.judge(network, snapshot=f"enlivened-{attempt}")
-    run.leave()
+def _become(run: Run, cycle: int, snapshot: Path) -> dict[str, Any]:
+    """Let the averaged weights be those that a snapshot stands for, and score them.
+
+    They are blended with those before the GAN, and the palette is made livelier if colours are paler than asked for (a
+    mean of colours is paler than each). So all snapshots are compared at the same colourfulness.
+    """
+    network, choice = run.average, run.config.choice
+    network.load_state_dict(snapshots.blended(_before(run, cycle), snapshot, choice.blend))
+    row = run.judge(network, snapshot=snapshot.stem)
+    if choice.colorfulness and isinstance(network, Compact):
+        wanted = choice.colorfulness * (row["colorfulness"] - row["colorfulness_delta"])
+        factor = min(max(wanted / max(row["colorfulness"], 1e-6), 1.0), _LIVELIEST)
+        network.bins.mul_(factor)
+        row = run.judge(network, snapshot=snapshot.stem, factor=round(factor, 3))
+    return row
 
 
 def _snapshots(run: Run) -> Path:

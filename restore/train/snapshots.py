@@ -31,20 +31,16 @@ def take(path: Path, network: nn.Module) -> None:
     path.with_suffix(".part").replace(path)
 
 
-def best_of(files: list[Path], network: nn.Module, judge: Callable[[str], Score], choice: Choice, table: Path) -> Path:
+def best_of(files: list[Path], judge: Callable[[Path], Score], choice: Choice, table: Path) -> Path:
     """Score snapshots and return the one at the inflection point.
 
     Args:
         files: In the order in which they were taken; the first is of before the GAN.
-        network: Is given their weights, one after the other.
-        judge: Scores the network, given the name of its snapshot.
+        judge: Scores what a snapshot would become.
         choice: What is allowed.
         table: CSV file for the scores; the curve is written beside it, as PNG.
     """
-    rows = []
-    for path in files:
-        network.load_state_dict(load_file(path))
-        rows.append(judge(path.stem))
+    rows = [judge(path) for path in files]
     best = inflection(rows, choice)
     write_rows(table, [row | {"chosen": number == best} for number, row in enumerate(rows)])
     curve(table.with_suffix(".png"), rows, best)
