@@ -238,10 +238,12 @@ def _become(run: Run, cycle: int, snapshot: Path) -> dict[str, Any]:
     network.load_state_dict(snapshots.blended(_before(run, cycle), snapshot, choice.blend))
     row = run.judge(network, snapshot=snapshot.stem)
     if choice.colorfulness and isinstance(network, Compact):
-        wanted = choice.colorfulness * (row["colorfulness"] - row["colorfulness_delta"])
-        factor = min(max(wanted / max(row["colorfulness"], 1e-6), 1.0), _LIVELIEST)
-        network.bins.mul_(factor)
-        row = run.judge(network, snapshot=snapshot.stem, factor=round(factor, 3))
+        palette, factor = network.bins.clone(), 1.0
+        for _ in range(2):  # colourfulness is not quite linear in the palette
+            wanted = choice.colorfulness * (row["colorfulness"] - row["colorfulness_delta"])
+            factor = min(max(factor * wanted / max(row["colorfulness"], 1e-6), 1.0), _LIVELIEST)
+            network.bins.copy_(factor * palette)
+            row = run.judge(network, snapshot=snapshot.stem, factor=round(factor, 3))
     return row
 
 
