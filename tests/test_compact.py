@@ -221,7 +221,7 @@ def test_the_shipped_record_says_how_the_weights_were_made() -> None:
     assert found.entry is not None
     assert json.loads(record["settings"]) == found.entry.settings
     assert json.loads(record["metrics"])["ab_error"] == pytest.approx(found.entry.training["ab_error"], abs=0.01)
-    assert {"config", "data_sha256", "seed", "versions", "steps"} <= set(record)
+    assert {"config", "data_sha256", "seed", "versions", "samples", "phases"} <= set(record)
 
 
 @pytest.mark.needs_shared

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from restore import shipped, weights
+from restore.colorize.neural import Neural
 from restore.errors import RestoreError, WeightsError
 from restore.weights import registry, store
 
@@ -65,7 +66,7 @@ def names(folder: Path) -> set[str]:
 def test_shipped_registry_knows_the_published_weights_and_the_default(tmp_path: Path) -> None:
     known = weights.entries(tmp_path)
     assert {"deoldify-video", "deoldify-stable", "deoldify-artistic", "eccv16"} <= set(known)
-    assert weights.default_name() == "compact-v1"
+    assert weights.default_name() == Neural().weights == "compact-v2"
     for name, entry in known.items():
         assert entry.name == name
         assert len(entry.sha256) == 64

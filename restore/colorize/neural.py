@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import cv2
@@ -17,6 +17,7 @@ from restore.color import luma_scale
 from restore.errors import ConfigError, StageError
 from restore.generators import Loaded, Precision
 from restore.stage import Writes
+from restore.weights import default_name
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Neural:
     name: ClassVar[str] = "neural"
     writes: ClassVar[Writes] = "ab"
 
-    weights: str = "compact-v1"
+    weights: str = field(default_factory=default_name)
     """A name in the registry (`restore weights list`) or a file."""
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``, several with commas (batches are dealt to them in order), or ``auto``."""

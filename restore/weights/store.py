@@ -63,7 +63,7 @@ def find(name_or_path: str | Path, *, folder: Path | None = None) -> WeightsFile
     if found.entry and size != found.entry.bytes:
         raise WeightsError(
             f"{found.path} is damaged: it has {size:,} bytes, {found.entry.name} has {found.entry.bytes:,}; "
-            "delete it and fetch or import it again"
+            "delete it and fetch or import it again, or give it another name if it is your own"
         )
     return found
 
