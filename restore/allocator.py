@@ -27,9 +27,13 @@ def settle() -> None:
 def paged(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     """Return uninitialised planes for many frames, on pages that go back to the system when the array is freed.
 
-    Planes live long and are freed in another thread than the one that made them. In the heaps of malloc they leave
-    holes between each other, and the peak of a long film creeps up by a third. To have malloc map everything large
-    would cost the tensors of the networks, which come and go, a page fault for each 4 KiB: half the time of training.
+    Planes live long and are freed in another thread than the one that made them, where they would leave holes in the
+    heaps of malloc. To have malloc map everything large would cost the tensors of the networks, which come and go, a page
+    fault for each 4 KiB: half the time of training.
+
+    Args:
+        shape: Of the array.
+        dtype: Of its values.
     """
     kind = np.dtype(dtype)
     size = math.prod(shape) * kind.itemsize
