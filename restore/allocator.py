@@ -28,8 +28,8 @@ def paged(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     """Return uninitialised planes for many frames, on pages that go back to the system when the array is freed.
 
     Planes live long and are freed in another thread than the one that made them, where they would leave holes in the
-    heaps of malloc. To have malloc map everything large would cost the tensors of the networks, which come and go, a page
-    fault for each 4 KiB: half the time of training.
+    heaps of malloc. To have malloc map everything large would cost the tensors of the networks, which come and go, a
+    page fault for each 4 KiB: half the time of training.
 
     Args:
         shape: Of the array.
