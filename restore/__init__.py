@@ -6,14 +6,19 @@
 
 __version__ = "0.1.0"
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 import restore.allocator
 
 restore.allocator.settle()  # before the imports of torch
 
 from restore.errors import ConfigError, MediaError, RestoreError, StageError, WeightsError
-from restore.inspection import Inspection, inspect
-from restore.run import BatchError, run
-from restore.setup import Options
+
+if TYPE_CHECKING:
+    from restore.batch import BatchError, run
+    from restore.inspection import Inspection, inspect
+    from restore.setup import Options
 
 __all__ = [
     "BatchError",
@@ -27,3 +32,24 @@ __all__ = [
     "inspect",
     "run",
 ]
+
+_LATER = {
+    "BatchError": "batch",
+    "Inspection": "inspection",
+    "Options": "setup",
+    "inspect": "inspection",
+    "run": "batch",
+}
+"""The module of each name that brings torch with it: imported when it is asked for, so that help need not wait."""
+
+
+if not TYPE_CHECKING:  # which would take every name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"restore.{_LATER[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -19,8 +19,8 @@ from media import make_film
 from PIL import Image
 from safetensors.torch import save_file
 
+from restore.batch import run
 from restore.errors import ConfigError, MediaError, RestoreError, WeightsError
-from restore.run import run
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_colour_film_is_accepted(tmp_path: Path, options: dict[str, Any]) -> N
 
 _LIMITED = """
 import resource, sys
-from restore.run import run
+from restore.batch import run
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), int(sys.argv[4])))
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from restore.errors import RestoreError

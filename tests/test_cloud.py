@@ -23,6 +23,7 @@ from s3server import SECRET
 from test_film import film_of, planes, times
 from test_run import photo
 
+from restore.batch import run
 from restore.errors import ConfigError, MediaError
 from restore.film import Film, restore_film
 from restore.inspection import inspect
@@ -30,7 +31,6 @@ from restore.lease import LeaseHeld, LeaseLost
 from restore.naming import output_for
 from restore.part import finished, finished_parts
 from restore.plan import Part
-from restore.run import run
 from restore.setup import Options, film_for
 from restore.source.probe import probe
 from restore.storage import Place, place

@@ -20,11 +20,11 @@ from dask_programs import free_port, processes, running_scheduler, worker_argume
 from distributed import Security
 from media import frame_hashes, make_film
 
+from restore.batch import run
 from restore.cluster import executors
 from restore.cluster.executors import executor, slurm_options
 from restore.cluster.settings import KINDS, Dask, Kubernetes, Local, Slurm, Tls, load_executor, resources
 from restore.errors import ClusterError, ConfigError
-from restore.run import run
 from restore.shipped import data_folder
 
 SHIPPED = ("kubernetes", "local", "slurm")
@@ -277,7 +277,7 @@ def test_each_local_process_sees_its_own_gpu_and_the_dashboard_is_not_public() -
 
 
 def test_local_workers_that_cannot_import_what_they_need_are_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "_LOCAL_PRELOAD", "restore.nothing")
+    monkeypatch.setattr(executors, "_PRELOAD", "restore.nothing")
     message = "workers on this machine cannot be started: No module named 'restore.nothing'"
     with pytest.raises(ClusterError, match=message), executor(Local(workers=2, devices="cpu")):
         pass

@@ -17,13 +17,13 @@ from dask_programs import free_port
 from jobs import figures_of, log_of, make_slow_film, report_of, start, states, wait_until, write_config, write_photo
 from media import frame_hashes, make_film
 
+from restore.batch import run
 from restore.errors import ConfigError, MediaError
 from restore.job import Exit, run_job
 from restore.job.clean import clean
 from restore.job.process import Slot
 from restore.job.record import read_record, write_record
 from restore.lease import holder_of, lease
-from restore.run import run
 from restore.storage import place
 
 

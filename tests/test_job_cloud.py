@@ -14,12 +14,12 @@ from jobs import figures_of, start, wait_until, write_config, write_photo
 from media import frame_hashes, make_film
 from s3server import SECRET
 
+from restore.batch import run
 from restore.errors import ConfigError
 from restore.job import Exit, load, run_job
 from restore.job.find import find
 from restore.job.process import Slot
 from restore.job.status import status
-from restore.run import run
 from restore.storage import place
 
 

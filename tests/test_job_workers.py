@@ -12,9 +12,9 @@ from jobs import log_of, make_slow_film, write_config
 from media import frame_hashes
 from mishaps import scheduler, workers
 
+from restore.batch import run
 from restore.cluster.task import TOPIC
 from restore.job import Exit, run_job
-from restore.run import run
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import restore
 
@@ -36,7 +40,7 @@ def test_the_way_of_a_frame_points_one_way() -> None:
     """A module imports only what stands above it here; what is not named here may stand anywhere without a circle."""
     order = ["errors", "clip", "color", "source.probe", "source.decode", "source.fields", "shots", "plan", "reel"]
     order += ["stage", "weights.__init__", "generators.__init__", "colorize.neural", "stages", "output.encode", "part"]
-    order += ["output.join", "film", "setup", "cluster.__init__", "run", "cli.__init__"]
+    order += ["output.join", "film", "setup", "cluster.__init__", "batch", "cli.__init__"]
     graph = _imports()
     for place, name in enumerate(order):
         reached: set[str] = set()
@@ -63,8 +67,24 @@ def test_the_public_names_are_complete_and_sorted() -> None:
     for name in restore.__all__:
         assert hasattr(restore, name)
     tree = ast.parse((ROOT / "__init__.py").read_text())
-    imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("restore.")
+        for alias in node.names
+    }
     assert imported == set(restore.__all__)
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    program = "import sys, restore.cli; print('torch' in sys.modules, hasattr(restore.cli, 'main'))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'colourise'"):
+        restore.colourise  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_print_and_progress_bars_are_only_in_the_command_line() -> None:

@@ -13,10 +13,10 @@ import pytest
 from media import frame_hashes, make_film
 
 import restore
+from restore.batch import BatchError, run
 from restore.errors import ConfigError, MediaError, WeightsError
 from restore.film import FilmReport
 from restore.photo import PhotoReport
-from restore.run import BatchError, run
 
 
 @pytest.fixture

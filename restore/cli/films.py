@@ -28,8 +28,8 @@ def run(sources: tuple[str, ...], output: str, metrics_port: int | None, metrics
 
     Exits with 0 if all is done, 1 if something is not, 75 if another run is working on the output.
     """
+    from restore.batch import describe, run
     from restore.job import Figures, published
-    from restore.run import describe, run
 
     bars, figures, began = Bars(), Figures(), time.monotonic()
     try:

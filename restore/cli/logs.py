@@ -6,6 +6,8 @@ import logging
 
 _CLUSTER = "restore.cluster"
 _DASK = "distributed"
+_CANCEL = "<function sync.<locals>.cancel at"
+"""In what Dask logs when Ctrl-C meets a call that has not begun: it fails to cancel what is not there yet."""
 
 
 def set_up(*, verbose: bool, as_json: bool) -> None:
@@ -18,6 +20,8 @@ def set_up(*, verbose: bool, as_json: bool) -> None:
 
     def is_told(record: logging.LogRecord) -> bool:
         """Choose what is told here; a job logs more into its file, through the same root."""
+        if _CANCEL in record.getMessage():
+            return False
         if record.name.startswith(_DASK) and not verbose:
             return record.levelno >= logging.ERROR
         return record.levelno >= level or record.name.startswith(_CLUSTER)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from restore.setup import parse_rate, parse_time
+from restore.units import parse_rate, parse_time
 
 
 class Time(click.ParamType[Fraction]):

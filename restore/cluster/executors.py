@@ -18,6 +18,7 @@ from typing import Any
 import dask.config
 from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 
+from restore.cluster.interrupts import held_back
 from restore.cluster.settings import Dask, Executor, Kubernetes, Local, Slurm, Tls, load_executor, resources
 from restore.errors import ClusterError, ConfigError
 
@@ -27,8 +28,6 @@ _UNKNOWN_TASK = "60s"
 """A guess at how long a part takes before one is finished: Dask's half a second would ask for too few workers."""
 _PRELOAD = "restore.part"
 """Where this cannot be imported there is no worker, rather than one that dies of each part it is given."""
-_LOCAL_PRELOAD = "restore.cluster.task"
-"""The same for processes of this machine, with its `dask_setup`."""
 _WORKER_MEMORY = {"TARGET": "False", "SPILL": "False", "PAUSE": "False"}
 """A part bounds its own memory and leaves nothing with Dask to spill; a paused worker would wait for ever."""
 
@@ -45,18 +44,30 @@ def executor(chosen: str | Path | Executor) -> Iterator[Client]:
         ClusterError: The workers cannot be had; the message says why.
     """
     settings = load_executor(chosen) if isinstance(chosen, str | Path) else chosen
-    with dask.config.set({"distributed.scheduler.unknown-task-duration": _UNKNOWN_TASK}), ExitStack() as stack:
+    with dask.config.set({"distributed.scheduler.unknown-task-duration": _UNKNOWN_TASK}), _ended_whole() as stack:
         client = _client(settings, stack)
         if client.dashboard_link:
             log.info("dashboard: %s", client.dashboard_link)
         yield client
 
 
+@contextmanager
+def _ended_whole() -> Iterator[ExitStack]:
+    """Give a stack for what is started. All of it is ended, however often Ctrl-C is pressed meanwhile."""
+    stack = ExitStack()
+    try:
+        yield stack
+    finally:
+        with held_back():
+            stack.close()
+
+
 def _client(settings: Executor, stack: ExitStack) -> Client:
     if isinstance(settings, Dask):
         return _connect(settings, stack)
     if isinstance(settings, Local):
-        cluster = _local(settings, stack)
+        with held_back():
+            cluster = _local(settings, stack)
     else:
         cluster = _slurm(settings, stack) if isinstance(settings, Slurm) else _kubernetes(settings, stack)
         cluster.adapt(minimum=settings.minimum, maximum=settings.maximum)
@@ -107,7 +118,7 @@ def _local_worker(settings: Local, number: int) -> dict[str, Any]:
         "host": "127.0.0.1",
         "memory_limit": 0,  # parts bound their own memory; Dask's limit would kill a worker that is merely large
         "resources": resources(settings),
-        "preload": [_LOCAL_PRELOAD],
+        "preload": [_PRELOAD],
         "silence_logs": logging.CRITICAL,  # errors of parts come to the client, which tells them in one line
         "env": {"CUDA_VISIBLE_DEVICES": _named(gpus[number % len(gpus)])} if gpus else {},
     }

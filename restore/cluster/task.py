@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from collections import deque
@@ -13,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import av
-from distributed import Worker, get_worker
+from distributed import get_worker
 
 from restore import weights
 from restore.colorize.neural import Neural, devices_of
@@ -54,11 +53,6 @@ class Order:
     def token(self) -> str:
         """Name of the file in the work folder that every worker must see."""
         return f"{self.run}.token"
-
-
-def dask_setup(worker: Worker) -> None:
-    """Begin a worker of this machine: Ctrl-C reaches all processes, and the client says what becomes of them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def job_of(work: Work) -> Job | None:

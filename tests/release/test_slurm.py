@@ -39,10 +39,10 @@ from typing import Any
 import pytest
 from media import frame_hashes, make_film
 
+from restore.batch import run
 from restore.cluster.executors import executor
 from restore.cluster.settings import Slurm
 from restore.errors import ClusterError
-from restore.run import run
 from restore.shipped import data_folder
 
 
