@@ -179,3 +179,11 @@ def test_bars_show_frames_speed_and_time_left(
     assert "restore" in shown
     assert "5/10" in shown
     assert re.search(r"0\.2\dframe/s", shown), "frames a second, also where that is less than one"
+
+
+def test_a_list_of_commands_says_what_each_does_in_whole_sentences() -> None:
+    waiting: list[click.Group] = [cli.cli]
+    while waiting:
+        for name, command in waiting.pop().commands.items():
+            assert not command.get_short_help_str(limit=66).endswith("..."), name  # what fits into 80 columns
+            waiting += [command] if isinstance(command, click.Group) else []

@@ -32,7 +32,10 @@ def prepare(
     validation_share: float,
     workers: int | None,
 ) -> None:
-    """Make tar shards of the colour photographs in SOURCES, folders or tar files, each once."""
+    """Make a training set of colour photographs.
+
+    SOURCES are folders or tar files; each photograph is taken once, into tar shards.
+    """
     from restore.train.prepare import Preparation, prepare
     from restore.train.screen import Form
 

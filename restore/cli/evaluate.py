@@ -25,7 +25,10 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--device", help="cpu, cuda, cuda:0 or auto.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), help="fp32 is the reference.")
 def evaluate(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
-    """Judge a generator by SOURCE: folders and tar files of colour photographs, and films."""
+    """Judge a generator by photographs and films that have colour.
+
+    SOURCE is a folder or a tar file of photographs, or a film: it is greyed, coloured and compared with itself.
+    """
     from restore.evaluate import evaluate
 
     bars = Bars()

@@ -24,7 +24,9 @@ from restore.cli.options import options_of_metrics, options_of_run, options_of_w
 @click.option("--fresh", is_flag=True, help="Do not continue an interrupted run, start over.")
 @options_of_metrics
 def run(sources: tuple[str, ...], output: str, metrics_port: int | None, metrics_address: str, **options: Any) -> None:
-    """Restore SOURCE: a film, a still, a folder of stills, or a numbered sequence (scan_%06d.dpx).
+    """Restore films and stills.
+
+    SOURCE is a film, a still, a folder of stills, or a numbered sequence (scan_%06d.dpx); several are done in turn.
 
     Exits with 0 if all is done, 1 if something is not, 75 if another run is working on the output.
     """
@@ -64,7 +66,10 @@ def inspect(source: str, estimate: bool, as_json: bool, **options: Any) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A film, H.264.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 def compare(source: Path, result: Path, output: Path, overwrite: bool) -> None:
-    """Put SOURCE and RESULT side by side in one film (needs the ffmpeg program)."""
+    """Put SOURCE and RESULT side by side in one film.
+
+    It needs the ffmpeg program.
+    """
     from restore.compare import compare
 
     click.echo(f"{compare(source, result, output, overwrite=overwrite)}: before on the left, after on the right")
@@ -77,7 +82,10 @@ def compare(source: Path, result: Path, output: Path, overwrite: bool) -> None:
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def bench(film: str | None, as_json: bool, **options: Any) -> None:
-    """Measure frames a second: by stage, of the generator alone, and end to end."""
+    """Measure frames a second on this machine.
+
+    By stage, of the generator alone, and end to end.
+    """
     from restore.bench import bench
 
     report = bench(film, **options)

@@ -18,7 +18,7 @@ from restore.cli.options import options_of_metrics
 )  # fmt: skip
 @options_of_metrics
 def job(config: Path, watch_seconds: float | None, metrics_port: int | None, metrics_address: str) -> None:
-    """Restore all sources that CONFIG names and that are not finished.
+    """Restore all that CONFIG names and that is not finished.
 
     Exits with 0 if all is done, 2 if CONFIG is wrong, 3 if some sources failed, 75 if another process holds the lease,
     130 if it was stopped and the next run continues.
@@ -42,7 +42,10 @@ def job(config: Path, watch_seconds: float | None, metrics_port: int | None, met
 @click.argument("target", metavar="OUT|CONFIG")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(target: str, as_json: bool) -> None:
-    """Say what is done, running and failed, of a job, of its output root, or of one result; changes nothing."""
+    """Say what is done, running and failed.
+
+    OUT is one result, or the output root of a job; CONFIG is the job's. Nothing is changed.
+    """
     from restore.job.status import status
 
     found = status(target)

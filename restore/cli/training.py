@@ -15,7 +15,10 @@ from restore.cli.bars import SHARES
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--resume/--fresh", default=True, help="Continue from the last checkpoint.")
 def train(config: Path, resume: bool) -> None:
-    """Train a generator as CONFIG says: NoGAN, or one of the recipes it is compared with."""
+    """Train a generator.
+
+    CONFIG says how: NoGAN, or one of the recipes it is compared with; see configs/train.
+    """
     from restore.train import Progress, load, train
 
     with tqdm(total=100, unit="%", desc="train", disable=not sys.stderr.isatty(), bar_format=SHARES) as bar:

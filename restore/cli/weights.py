@@ -46,7 +46,10 @@ def weights_fetch(name: str) -> None:
 @weights.command("verify")
 @click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
 def weights_verify(names: tuple[str, ...]) -> None:
-    """Hash weights, and compare them with the registry; all that are here, if none is named."""
+    """Hash weights, and compare them with the registry.
+
+    All that are here, if none is named.
+    """
     from restore import weights
 
     results = [weights.verify(name) for name in names or [n for n in weights.entries() if weights.installed(n)]]
@@ -65,7 +68,7 @@ def weights_verify(names: tuple[str, ...]) -> None:
 )
 @click.option("--settings", metavar="YAML", default="{}", help="What the generator was built with, as {field: value}.")
 def weights_import(file: Path, name: str | None, generator: str | None, settings: str) -> None:
-    """Take weights that you have: a published checkpoint, or your own."""
+    """Take in weights that you have, published or your own."""
     from restore import weights
     from restore.settings_file import parsed
 
