@@ -124,10 +124,11 @@ def _facts_of_film(film: Film, reel: Reel) -> Iterator[tuple[str, Any]]:
     )
     size = film.part_frames or max(1, round(PART_SECONDS * source.average_rate))
     wanted = reel.between(source, film.start_seconds, film.end_seconds)
+    parts = len(parts_of(shots, size, wanted))
     yield (
         "run would",
         [
-            f"colour {wanted[1] - wanted[0]} frames in {len(parts_of(shots, size, wanted))} parts",
+            f"colour {wanted[1] - wanted[0]} frames in {parts} part{'s' if parts > 1 else ''}",
             *(f"{stage.name}: {_settings(stage)}" for stage in film.stages),
             f"write {film.profile.name}: {film.profile.description}",
         ],

@@ -75,6 +75,8 @@ class LeaseHeld(MediaError):  # noqa: N818 - what is the case, not what went wro
 class LeaseLost(RestoreError):  # noqa: N818
     """The lease was not renewed in time, and somebody else took it; what was begun must not be finished."""
 
+    exit_code = LeaseHeld.exit_code
+
 
 class Lease:
     """A lease that this process holds, renewed by a thread of its own."""

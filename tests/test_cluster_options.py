@@ -121,16 +121,17 @@ def test_an_error_of_a_worker_is_one_line_without_a_traceback(tmp_path: Path, ti
     assert re.fullmatch(r"restore: .*/parts/.*: cannot be written: no space left .*", told[0])
 
 
-def test_the_address_of_the_dashboard_is_told_and_what_dask_fails_to_cancel_is_not() -> None:
+def test_the_addresses_of_dashboard_and_metrics_are_told_and_what_dask_fails_to_cancel_is_not() -> None:
     program = """if True:
         import logging
         from restore.cli.logs import set_up
         set_up(verbose=False, as_json=False)
         logging.getLogger("restore.cluster.executors").info("dashboard: here")
+        logging.getLogger("restore.job.figures").info("metrics are there")
         logging.getLogger("restore.film").info("hidden")
         logging.getLogger("distributed.nanny").warning("hidden too")
         failure = "Exception in callback functools.partial(<function sync.<locals>.cancel at 0x7fdbac28e200>)"
         logging.getLogger("tornado.application").error(failure)
     """
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert said.stderr == "INFO: dashboard: here\n"
+    assert said.stderr == "INFO: dashboard: here\nINFO: metrics are there\n"

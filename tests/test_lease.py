@@ -144,8 +144,9 @@ def test_a_holder_learns_that_its_lease_was_taken_over(folder: Place) -> None:
     with lease(folder, seconds=0.4) as held:
         elsewhere(folder, time.time(), seconds=60)
         held._thread.join(timeout=20)
-        with pytest.raises(LeaseLost, match="the lease was not renewed in time"):
+        with pytest.raises(LeaseLost, match="the lease was not renewed in time") as error:
             held.check()
+        assert error.value.exit_code == 75  # another works on the output now, as if it had been so from the start
     assert list(folder.listing()) == ["00000007.json"]
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 
-_CLUSTER = "restore.cluster"
+_TOLD = ("restore.cluster", "restore.job.figures")
+"""Whose information is told in any case: where the dashboard is, and where the metrics are."""
 _DASK = "distributed"
 _CANCEL = "<function sync.<locals>.cancel at"
 """In what Dask logs when Ctrl-C meets a call that has not begun: it fails to cancel what is not there yet."""
 
 
 def set_up(*, verbose: bool, as_json: bool) -> None:
-    """Log to stderr: warnings and where the dashboard of workers is, or with `verbose` also what is done.
+    """Log to stderr: warnings and where workers and metrics can be looked at, or with `verbose` also what is done.
 
     Of Dask only errors are told without `verbose`: its warnings are of what we look after ourselves.
     """
@@ -24,10 +25,11 @@ def set_up(*, verbose: bool, as_json: bool) -> None:
             return False
         if record.name.startswith(_DASK) and not verbose:
             return record.levelno >= logging.ERROR
-        return record.levelno >= level or record.name.startswith(_CLUSTER)
+        return record.levelno >= level or record.name.startswith(_TOLD)
 
     handler.addFilter(is_told)
-    logging.getLogger(_CLUSTER).setLevel(logging.INFO)
+    for name in _TOLD:
+        logging.getLogger(name).setLevel(logging.INFO)
     if as_json:
         from restore.job.jsonlog import JsonLines
 

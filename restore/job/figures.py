@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from restore.film import Progress
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
+
+log = logging.getLogger(__name__)
 
 _WINDOW_SECONDS = 60.0
 """Over which the speed is measured."""
@@ -113,6 +116,7 @@ def published(figures: Figures, port: int | None, address: str = "127.0.0.1") ->
         server, thread = start_http_server(port, address, registry)
     except OSError as error:
         raise ConfigError(f"no metrics on {address}:{port} ({error.strerror}); choose another port") from error
+    log.info("metrics are at http://%s:%d/metrics", address, server.server_port)
     try:
         yield server.server_port
     finally:

@@ -77,9 +77,7 @@ def run_job(
     keys = _keys(config)
     report, figures = RunReport(config.output, datetime.now(UTC), str(path)), Figures()
     journal = Journal(root, report, config.reports)
-    with _signals() as stop, published(figures, metrics_port, metrics_address) as port:
-        if port is not None:
-            log.info("metrics are at http://%s:%d/metrics", metrics_address, port)
+    with _signals() as stop, published(figures, metrics_port, metrics_address):
         try:
             with lease(root / FOLDER / "lease", owner="restore job") as held, journal.open(config.scratch):
                 schedule = Schedule(config, root, keys, report, figures, arriving=watch_seconds is not None)
