@@ -32,7 +32,7 @@ def figures() -> Figures:
 @pytest.fixture
 def port(figures: Figures) -> Iterator[int]:
     with published(figures, 0) as port:
-        assert f"metrics are at http://127.0.0.1:{port}/metrics" in caplog.text
+        assert port
         yield port
 
 
@@ -81,7 +81,7 @@ def test_without_a_port_nothing_is_served(figures: Figures) -> None:
 def test_figures_are_on_loopback_and_gone_afterwards(figures: Figures, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     with published(figures, 0) as port:
-        assert port
+        assert f"metrics are at http://127.0.0.1:{port}/metrics" in caplog.text
         with socket.socket() as other:
             other.bind(("127.0.0.2", port))  # would be in use if all interfaces were listened on
     with socket.socket() as again:
