@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from zipfile import BadZipFile
@@ -15,10 +16,12 @@ from restore.color import chroma_scale
 from restore.errors import MediaError
 from restore.plan import Span
 from restore.shots import ShotDetector
-from restore.source.decode import Index, IndexBuilder, clips, read
+from restore.source.decode import Frame, Index, IndexBuilder, clips, read
 from restore.source.fields import FieldMeter, FieldReport
 from restore.source.probe import Source
 from restore.storage import Place
+
+log = logging.getLogger(__name__)
 
 CONTEXT_SECONDS = 5
 """Film decoded on each side of a passage, so that its frames get the context that they have in the whole film."""
@@ -75,17 +78,11 @@ def scan(
         progress: Called with the number of new frames, now and then.
 
     Raises:
-        MediaError: The film cannot be decoded to its end, or has no frames.
+        MediaError: The film, or the passage, cannot be decoded to its end, or has no frames.
     """
     index, shots, interlacing = IndexBuilder(), ShotDetector(), FieldMeter(source.color.depth)
-    origin = source.start_pts or 0
-    start_pts = None
-    if start_seconds is not None and start_seconds > CONTEXT_SECONDS:
-        start_pts = origin + int((start_seconds - CONTEXT_SECONDS) / source.time_base)
     count = 0
-    for frame in read(source, threads=threads, start_pts=start_pts, luma_only=True):
-        if end_seconds is not None and (frame.pts - origin) * source.time_base > end_seconds + CONTEXT_SECONDS:
-            break
+    for frame in _frames(source, start_seconds, end_seconds, threads):
         index.add(frame)
         shots.push(frame.luma, source.color)
         interlacing.add(frame)
@@ -97,6 +94,26 @@ def scan(
     if progress:
         progress(count % 16)
     return Reel(index.build(), shots.finish(), interlacing.report())
+
+
+def _frames(
+    source: Source, start_seconds: Fraction | None, end_seconds: Fraction | None, threads: int
+) -> Iterator[Frame]:
+    """Decode a film, or a passage and some seconds around it; damage after the passage does not matter."""
+    origin, seconds = source.start_pts or 0, Fraction(0)
+    start_pts = None
+    if start_seconds is not None and start_seconds > CONTEXT_SECONDS:
+        start_pts = origin + int((start_seconds - CONTEXT_SECONDS) / source.time_base)
+    try:
+        for frame in read(source, threads=threads, start_pts=start_pts, luma_only=True):
+            seconds = (frame.pts - origin) * source.time_base
+            if end_seconds is not None and seconds > end_seconds + CONTEXT_SECONDS:
+                return
+            yield frame
+    except MediaError:
+        if end_seconds is None or seconds < end_seconds:
+            raise
+        log.warning("%s: it is damaged or truncated after this passage", source.path)
 
 
 def has_colour(source: Source, index: Index) -> bool:

@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from media import make_film
+from media import frame_hashes, make_film
 from PIL import Image
 from safetensors.torch import save_file
 
 from restore.batch import run
 from restore.errors import ConfigError, MediaError, RestoreError, WeightsError
+from restore.film import FilmReport
 
 
 @pytest.fixture
@@ -86,10 +87,24 @@ def test_a_bad_film_is_refused_by_name(kind: str, tmp_path: Path, options: dict[
         assert (tmp_path / name).read_bytes() == before
 
 
-def test_a_truncated_film_is_not_silently_shortened(tmp_path: Path, options: dict[str, Any]) -> None:
-    _truncated(tmp_path / "in.mkv")
-    with pytest.raises(MediaError, match=r"(?i)truncated|damaged|stopped"):
-        run(tmp_path / "in.mkv", tmp_path / "out.mkv", **options)
+@pytest.mark.parametrize("name", ["in.mkv", "in.mp4"])
+def test_a_truncated_film_is_not_silently_shortened_and_what_is_there_can_be_had(
+    name: str, tmp_path: Path, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    film, output = tmp_path / name, tmp_path / "out.mkv"
+    front = {"movflags": "faststart"} if name.endswith("4") else {}
+    make_film(film, frames=80, width=64, height=48, audio="aac", start=9, muxer=front)
+    whole = frame_hashes(film)
+    film.write_bytes(film.read_bytes()[: film.stat().st_size * 2 // 3])
+    with pytest.raises(MediaError, match=r"decoding stopped at frame \d+ .*; get a whole copy, or .* --end ") as caught:
+        run(film, output, profile="archive", **options)
+    assert not output.exists()
+    end = float(str(caught.value).rpartition(" ")[2])
+    (report,) = run(film, output, profile="archive", end=end, **options)
+    assert isinstance(report, FilmReport)
+    assert report.frames == round(end * 25) > 10
+    assert frame_hashes(output) == whole[: report.frames]
+    assert "truncated after this passage" in caplog.text
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 90), (33, 17)])

@@ -239,15 +239,14 @@ class _Reader:
             for packet in container.demux(stream):
                 yield from self._decode(packet)
         except av.FFmpegError as error:
-            raise MediaError(f"{self._stopped()}: {error.strerror}", self.source.path) from error
+            raise self._stopped(str(error.strerror)) from error
         finally:
             if self.damaged and not self.sought:
                 first, total = self.damaged[0], len(self.damaged)
                 message = "%s: %d of %d frames are damaged and were patched up by the decoder, frame %d first"
                 logger.warning(message, self.source.path, total, self.count, first)
         if self.source.missing_bytes:
-            message = f"{self._stopped()}: the file is truncated, {self.source.missing_bytes} bytes are missing"
-            raise MediaError(message, self.source.path)
+            raise self._stopped(f"the file is truncated, {self.source.missing_bytes} bytes are missing")
 
     def _decode(self, packet: av.Packet[VideoStream]) -> Iterator[Frame]:
         self.clock.packet(packet)
@@ -287,9 +286,13 @@ class _Reader:
             message = f"frame {self.count} is shown {times}; mend its time stamps first, by remuxing it"
             raise MediaError(message, source.path)
 
-    def _stopped(self) -> str:
-        time = self.source.seconds(self.last) if self.last is not None else 0.0
-        return f"decoding stopped at frame {self.count} ({time:.2f} s)"
+    def _stopped(self, why: str) -> MediaError:
+        source, last = self.source, self.last or 0
+        message = f"decoding stopped at frame {self.count} ({source.seconds(last):.2f} s): {why}; get a whole copy"
+        sound = (last - (source.start_pts or 0)) * source.time_base - 1  # of the last second, frames may be missing
+        if sound > 0:
+            message += f", or restore what is whole with --end {float(sound):.2f}"
+        return MediaError(message, source.path)
 
 
 class _FieldFlag:
