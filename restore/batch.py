@@ -13,7 +13,7 @@ from restore import stills
 from restore.config import settings_hash
 from restore.errors import ConfigError, MediaError, RestoreError
 from restore.film import FilmReport, Progress, restore_film
-from restore.naming import Location, check_output, frames_for, output_for
+from restore.naming import Location, check_output, frames_for, name_for, output_for
 from restore.photo import Ledger, PhotoReport, restore_photo
 from restore.setup import Options, film_for, stages_for, versions
 from restore.stills.kinds import SUFFIXES
@@ -117,6 +117,8 @@ def _works(
 ) -> Iterator[Work]:
     """Say what is to be done for each source; nothing is done before all are known."""
     several = len(sources) > 1
+    if several:
+        _check_apart(sources, output, options)
     for source in sources:
         if options.rate is None and source.is_folder():
             yield from _folder(source, place(output) / source.name if several else place(output), options)
@@ -124,6 +126,25 @@ def _works(
             yield partial(_still, source, output, options, several)
         else:
             yield partial(_film, source, output, options, several, crew, progress)
+
+
+def _check_apart(sources: Sequence[Place], output: Location, options: Options) -> None:
+    """Refuse several sources of which one's output would replace another's."""
+    taken: dict[Place, Place] = {}
+    for source in sources:
+        if options.rate is None and source.is_folder():
+            target = place(output) / source.name
+        elif (still := _is_still(source)) or not _makes_frames(output, options):
+            target = name_for(source, output, profile=options.profile, several=True, still=still)
+        else:
+            target = place(output) / source.stem
+        if target in taken:
+            raise ConfigError(f"{taken[target]} and {source} would both become {target}; restore them one by one")
+        taken[target] = source
+
+
+def _makes_frames(output: Location, options: Options) -> bool:
+    return options.profile == "sequence" or "%" in place(output).name
 
 
 def _is_still(source: Place) -> bool:
@@ -141,7 +162,7 @@ def _film(
     crew: Callable[[], Crew | None],
     progress: Progress | None,
 ) -> Report:
-    if options.profile == "sequence" or "%" in place(output).name:
+    if _makes_frames(output, options):
         named = frames_for(source, output, overwrite=options.overwrite, several=several)
     else:
         named = _output(source, output, options, several, still=False)

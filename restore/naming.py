@@ -29,6 +29,17 @@ def output_for(
         MediaError: The output is the source, or exists and may not be replaced.
         ConfigError: The output of several sources is a file.
     """
+    target = name_for(path, output, profile=profile, several=several, still=still)
+    check_output(path, target, overwrite=overwrite)
+    return target
+
+
+def name_for(path: Location, output: Location, *, profile: str | None, several: bool, still: bool) -> Place:
+    """Name the output of a source, as `output_for` does, whether or not something is there.
+
+    Raises:
+        ConfigError: The output of several sources is a file, or that of one has no suffix.
+    """
     source, target = place(path), place(output)
     several = several or (not target.is_local and str(output).endswith("/"))
     if several and target.stat():
@@ -42,7 +53,6 @@ def output_for(
             f"{target} has no suffix; name a file such as {target}.mp4, a folder that exists, "
             f"or numbered frames as in {target}/frame_%06d.dpx"
         )
-    check_output(source, target, overwrite=overwrite)
     return target
 
 

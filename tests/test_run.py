@@ -113,6 +113,33 @@ def test_several_sources_go_to_a_folder(tmp_path: Path, options: dict[str, Any])
     assert sorted(path.name for path in (tmp_path / "out").glob("*.[mp][pn][4g]")) == ["one.mp4", "two.png"]
 
 
+@pytest.mark.parametrize(
+    ("names", "profile"),
+    [
+        (("a/reel.mp4", "b/reel.mp4"), "access"),
+        (("a/reel.avi", "b/reel.mp4"), "access"),
+        (("a/reel.mp4", "b/reel.mkv"), "sequence"),
+        (("a/old.png", "b/old.png"), "access"),
+        (("a/album", "b/album"), "access"),
+    ],
+)
+def test_sources_that_would_have_one_output_are_refused_before_work(
+    tmp_path: Path, options: dict[str, Any], names: tuple[str, str], profile: str
+) -> None:
+    sources = [tmp_path / name for name in names]
+    for source in sources:
+        source.parent.mkdir()
+        if source.suffix == ".png":
+            photo(source)
+        elif not source.suffix:
+            photo(source / "old.png")
+        else:
+            source.touch()
+    with pytest.raises(ConfigError, match=r"a/(reel|old|album).* and .*b/\1.* would both become .*out/\1.*one by one"):
+        run(sources, tmp_path / "out", profile=profile, overwrite=True, **options)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("suffix", [".dpx", ".tif", ".png"])
 def test_a_numbered_sequence_goes_in_and_out(tmp_path: Path, options: dict[str, Any], suffix: str) -> None:
     film = make_film(tmp_path / "in.mkv", frames=7, codec="ffv1", pix_fmt="gray")
@@ -176,7 +203,7 @@ def test_the_source_is_never_the_output(tmp_path: Path, options: dict[str, Any])
         with pytest.raises(MediaError, match="would overwrite the source"):
             run(source, source, overwrite=True, **options)
         with pytest.raises(BatchError, match=r"2 of 2 sources failed(.|\n)*would overwrite the source"):
-            run([source, film], tmp_path, overwrite=True, **options)
+            run([still, film], tmp_path, overwrite=True, **options)
         assert source.read_bytes() == before
 
 
