@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 
@@ -28,6 +29,25 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (av.FFmpegError, OSError) as error:
         raise writing_error(error, path) from error
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """Write a file under another name, then rename it: it appears whole or not at all.
+
+    Raises:
+        MediaError: It cannot be written; an older file of its name is as it was.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with writing(path):
+            with part.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def writing_error(error: OSError | av.FFmpegError, path: Path) -> MediaError:

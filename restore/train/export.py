@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 import restore
 from restore.generators import Generator
 from restore.generators.compact import Compact
+from restore.output.disk import whole
 from restore.train.config import TrainConfig
 
 
 def export(network: Generator, config: TrainConfig, data_hash: str, state: dict[str, Any], path: Path) -> Path:
-    """Write the weights and their record, under another name first, then rename.
+    """Write the weights and their record.
 
     Args:
         network: The generator to be used.
@@ -29,14 +30,16 @@ def export(network: Generator, config: TrainConfig, data_hash: str, state: dict[
 
     Returns:
         `path`.
+
+    Raises:
+        MediaError: It cannot be written.
     """
     tensors = {
         key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
         for key, value in network.state_dict().items()
     }
-    part = path.with_suffix(".part")
-    save_file(tensors, part, metadata=_record(network, config, data_hash, state))
-    part.replace(path)
+    with whole(path) as file:
+        file.write(save(tensors, metadata=_record(network, config, data_hash, state)))
     return path
 
 

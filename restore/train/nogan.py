@@ -24,6 +24,7 @@ from torch.optim import AdamW, Optimizer
 
 from restore.color import lab_from_rgb
 from restore.generators.compact import Compact
+from restore.output.disk import whole
 from restore.train import snapshots
 from restore.train.adapters import Painting, Rendered, freeze, groups
 from restore.train.config import Row, TrainConfig
@@ -53,7 +54,7 @@ def train(config: TrainConfig, *, resume: bool = True, progress: Callable[[Progr
         The exported weights file.
 
     Raises:
-        MediaError: No pictures, or none can be read.
+        MediaError: No pictures, or none can be read; or the output cannot be written: the disk is full, for example.
         ConfigError: The checkpoint was made with other settings, or a setting does not fit the generator.
         RestoreError: A loss is not a number.
     """
@@ -125,17 +126,16 @@ def render(run: Run, cycle: int) -> None:
         return
     pixels = (*config.first, *config.rows)[-1].pixels
     if run.team.leads:
-        part = run.config.output / f"{_RENDERS}.part"
-        file = np.lib.format.open_memmap(part, "w+", np.uint8, (config.pictures, 3, pixels, pixels))
-        painting = Painting(run.average)
-        for first in range(0, config.pictures, 16):
-            count = min(16, config.pictures - first)
-            batch = run.photos.batch(run.samples + first, count, pixels)
-            with torch.inference_mode():
-                rgb = _painted(run, painting, batch.to(run.team.device)).rgb
-            file[first : first + count] = (rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-        file.flush()
-        part.replace(run.config.output / _RENDERS)
+        with whole(run.config.output / _RENDERS) as file:
+            form = {"descr": "|u1", "fortran_order": False, "shape": (config.pictures, 3, pixels, pixels)}
+            np.lib.format.write_array_header_1_0(file, form)
+            painting = Painting(run.average)
+            for first in range(0, config.pictures, 16):
+                count = min(16, config.pictures - first)
+                batch = run.photos.batch(run.samples + first, count, pixels)
+                with torch.inference_mode():
+                    rgb = _painted(run, painting, batch.to(run.team.device)).rgb
+                file.write((rgb.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy().tobytes())
     run.samples += config.pictures
     run.leave()
 

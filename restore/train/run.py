@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from restore.errors import ConfigError, RestoreError
 from restore.evaluate.photos import truths
 from restore.generators import Generator
+from restore.output.disk import whole
 from restore.photographs import find, fingerprint
 from restore.train.board import Board
 from restore.train.config import Row, TrainConfig
@@ -208,11 +209,14 @@ class Run:
         return {"phases": self.finished, "samples": self.samples, "seconds": self.seconds, "history": self.history}
 
     def save(self) -> None:
-        """Write the checkpoint under another name, then rename it; the leader does."""
+        """Write the checkpoint; the leader does.
+
+        Raises:
+            MediaError: It cannot be written; the disk is full, for example. The one before is as it was.
+        """
         if self.team.leads:
-            path = self.config.output / CHECKPOINT
-            torch.save(self._state(), path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+            with whole(self.config.output / CHECKPOINT) as file:
+                _save(self._state(), file)
         self.team.wait()
 
     def _state(self) -> dict[str, Any]:
@@ -252,6 +256,15 @@ class Run:
         self.samples, self.seconds, self.prior = content["samples"], content["seconds"], content["prior"]
         torch.set_rng_state(content["random"].cpu())
         self._pending = content
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # what the system said, which torch hides
+            raise error.__context__ from None
+        raise
 
 
 def _set_rate(optimizer: Optimizer, row: Row, share: float) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from restore.errors import MediaError
+from restore.output.disk import whole
 from restore.train.config import Choice
 from restore.train.validate import write_rows
 
@@ -24,11 +25,15 @@ Score = dict[str, Any]
 
 
 def take(path: Path, network: nn.Module) -> None:
-    """Write the weights of a network as they are now."""
+    """Write the weights of a network as they are now.
+
+    Raises:
+        MediaError: They cannot be written.
+    """
     path.parent.mkdir(exist_ok=True)
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    save_file(tensors, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    with whole(path) as file:
+        file.write(save(tensors))
 
 
 def best_of(files: list[Path], judge: Callable[[Path], Score], choice: Choice, table: Path) -> Path:

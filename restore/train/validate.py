@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from restore.color import lab_from_rgb
 from restore.errors import MediaError
 from restore.evaluate.photos import colorize, score
 from restore.generators import Generator
+from restore.output.disk import whole
 from restore.train.adapters import paint
 
 
@@ -38,12 +40,18 @@ def judge(network: Generator, truth: Tensor, autocast: bool) -> tuple[dict[str, 
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV; a row need not have every column."""
+    """Write rows as CSV; a row need not have every column.
+
+    Raises:
+        MediaError: The file cannot be written.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    with whole(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def sheet(rgb: Tensor, ab: Tensor, columns: int = 3, pixels: int = 192) -> NDArray[np.uint8]:
