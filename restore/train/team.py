@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from restore.errors import ConfigError
+
+_PATIENCE = timedelta(days=1)
+"""How long processes wait for the leader, who renders and chooses alone; torch's ten minutes are too few for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,8 @@ def joined(device: str) -> Iterator[Team]:
     if size == 1:
         yield Team(0, 1, own)
         return
-    dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    gpu = own if own.type == "cuda" else None
+    dist.init_process_group("nccl" if gpu else "gloo", timeout=_PATIENCE, device_id=gpu)
     try:
         yield Team(rank, size, own)
     finally:
