@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from test_pretrain import ALONE
 
-from restore.errors import ConfigError, MediaError, RestoreError
+from restore.errors import ConfigError, MediaError
 from restore.generators.compact import Compact
 from restore.train import Progress, TrainConfig, nogan, snapshots, train
 from restore.train.config import Choice, Content, Critic, Gan, Row
@@ -136,12 +136,6 @@ def test_a_checkpoint_of_other_settings_or_pictures_is_refused(pretraining: Trai
     (photographs / "new.jpg").write_bytes(picture(20))
     with pytest.raises(ConfigError, match="made with other data"):
         train(pretraining)
-
-
-def test_a_loss_that_is_no_number_stops_the_run(pretraining: TrainConfig) -> None:
-    wild = dataclasses.replace(pretraining, pretrain=(Row(64, 2, steps=30, rate=1e30),))
-    with pytest.raises(RestoreError, match=r"the content loss is (nan|inf) at step \d+ of pretrain-0.*lower rate"):
-        train(wild)
 
 
 def test_a_run_may_start_from_weights(pretraining: TrainConfig, tiny_weights: Path) -> None:

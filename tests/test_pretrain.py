@@ -22,6 +22,7 @@ from torch import nn
 from restore import generators
 from restore.errors import ConfigError
 from restore.generators.compact import Compact
+from restore.photographs import find, fingerprint
 from restore.train import Progress, TrainConfig, adapters, nogan, train
 from restore.train.augment import PLAIN
 from restore.train.config import Content, Row
@@ -47,6 +48,10 @@ def test_a_run_writes_weights_with_their_record_metrics_and_a_sheet(pretraining:
     assert json.loads(record["settings"]) == {"pixels": 64, "bins": 8, "temperature": 0.7}
     assert json.loads(record["config"])["pretrain"][1]["pixels"] == 96
     assert json.loads(record["metrics"])["ab_error"] > 0
+    assert json.loads(record["versions"])["torch"] == torch.__version__
+    assert (record["recipe"], record["seed"], record["samples"]) == ("test", "0", "10")
+    assert int(record["seconds"]) >= 0
+    assert record["data_sha256"] == record["validation_sha256"] == fingerprint(find(pretraining.data))
     with (pretraining.output / "metrics.csv").open() as file_:
         rows = list(csv.DictReader(file_))
     assert float(rows[-1]["auc"]) > 0

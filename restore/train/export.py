@@ -18,14 +18,14 @@ from restore.output.disk import whole
 from restore.train.config import TrainConfig
 
 
-def export(network: Generator, config: TrainConfig, data_hash: str, state: dict[str, Any], path: Path) -> Path:
+def export(network: Generator, config: TrainConfig, state: dict[str, Any], path: Path) -> Path:
     """Write the weights and their record.
 
     Args:
         network: The generator to be used.
         config: Settings of the run.
-        data_hash: Fingerprint of the pictures.
-        state: Phases, samples, seconds and history of the run, whose last row judges these weights.
+        state: Fingerprints of the pictures, phases, samples, seconds and history of the run, whose last row judges
+            these weights.
         path: The file to write.
 
     Returns:
@@ -39,11 +39,11 @@ def export(network: Generator, config: TrainConfig, data_hash: str, state: dict[
         for key, value in network.state_dict().items()
     }
     with whole(path) as file:
-        file.write(save(tensors, metadata=_record(network, config, data_hash, state)))
+        file.write(save(tensors, metadata=_record(network, config, state)))
     return path
 
 
-def _record(network: Generator, config: TrainConfig, data_hash: str, state: dict[str, Any]) -> dict[str, str]:
+def _record(network: Generator, config: TrainConfig, state: dict[str, Any]) -> dict[str, str]:
     settings = dict(config.settings)
     if isinstance(network, Compact):
         settings |= {"bins": len(network.bins), "temperature": network.temperature}
@@ -56,7 +56,8 @@ def _record(network: Generator, config: TrainConfig, data_hash: str, state: dict
         "recipe": config.recipe,
         "settings": json.dumps(settings),
         "config": json.dumps(config.record),
-        "data_sha256": data_hash,
+        "data_sha256": state["data_sha256"],
+        "validation_sha256": state["validation_sha256"],
         "seed": str(config.seed),
         "phases": " ".join(state["phases"]),
         "samples": str(state["samples"]),

@@ -74,7 +74,7 @@ def train(config: TrainConfig, *, resume: bool = True, progress: Callable[[Progr
             choose(run, cycle)
         path = config.output / f"{config.name}.safetensors"
         if team.leads:
-            export(run.average, config, run.data_hash, run.record(), path)
+            export(run.average, config, run.record(), path)
         team.wait()
         return path
 
@@ -282,6 +282,7 @@ def _seen(critic: nn.Module | None, rgb: Tensor, grey: Tensor) -> tuple[Tensor, 
 
 def _critic(config: TrainConfig, team: Team) -> nn.Module:
     kinds: dict[str, type[NoGanCritic | PatchCritic]] = {"nogan": NoGanCritic, "patch": PatchCritic}
+    torch.manual_seed(config.seed)
     critic = kinds[config.critic.kind](filters=config.critic.filters)
     critic.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return critic

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -59,6 +60,7 @@ class Run:
         self.config, self.team, self.report = config, team, report
         photos = find(config.data)
         self.data_hash = fingerprint(photos)
+        self.validation_hash = fingerprint(find(config.validation))
         self.photos = Photos(photos, config.degradation, config.augmentation, config.seed)
         count = max(config.validation_pictures, config.choice.pictures if config.gan.steps else 0)
         self.truths = truths(config.validation, count) if team.leads else torch.empty(0)
@@ -93,7 +95,9 @@ class Run:
                 started = time.perf_counter()
                 for optimizer in optimizers.values():
                     _set_rate(optimizer, row, share)
-                yield reader.next(), share
+                batch = reader.next()
+                self._draw()
+                yield batch, share
                 self.seconds += time.perf_counter() - started
                 self.notes["seconds"] = self.seconds - began
                 self.step, self.samples = self.step + 1, self.samples + row.batch
@@ -124,8 +128,8 @@ class Run:
         for name, value in found.items():
             if not math.isfinite(value):
                 raise RestoreError(
-                    f"the {name} loss is {value} at step {self.step} of {self.phase}; "
-                    f"{self.config.output / CHECKPOINT} is from before: resume with a lower rate"
+                    f"the {name} loss is {value} at step {self.step} of {self.phase}; lower the rate in the "
+                    f"configuration and run again, to go on at the last checkpoint in {self.config.output}"
                 )
         self._losses |= found
         return found
@@ -176,6 +180,14 @@ class Run:
             self.step, self.notes = 0, {"seconds": 0.0}
         self._pending = None
 
+    def _draw(self) -> None:
+        """Let chance, that of dropout for example, depend on the place in the run and on the process alone.
+
+        So no state of it must be kept, on no device and of no process.
+        """
+        place = (self.config.seed, self.samples, self.team.rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+
     def _length(self, row: Row) -> float:
         by_epochs = math.ceil(row.epochs * len(self.photos.photos) / row.batch) if row.epochs else math.inf
         return min(row.steps or math.inf, by_epochs)
@@ -206,7 +218,10 @@ class Run:
 
     def record(self) -> dict[str, Any]:
         """Return the numbers of the run, without tensors, for the record of the weights."""
-        return {"phases": self.finished, "samples": self.samples, "seconds": self.seconds, "history": self.history}
+        return {
+            "data_sha256": self.data_hash, "validation_sha256": self.validation_hash,
+            "phases": self.finished, "samples": self.samples, "seconds": self.seconds, "history": self.history,
+        }  # fmt: skip
 
     def save(self) -> None:
         """Write the checkpoint; the leader does.
@@ -227,7 +242,6 @@ class Run:
             "generator": self.generator.state_dict(), "average": self.average.state_dict(),
             "critic": self.critic.state_dict() if self.critic is not None else None,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "random": torch.get_rng_state(),
         }  # fmt: skip
 
     def load(self, critic: Callable[[], nn.Module]) -> None:
@@ -237,16 +251,19 @@ class Run:
             critic: Builds a critic, if the checkpoint has one.
 
         Raises:
-            ConfigError: It was made with other settings, other pictures or another number of processes.
+            ConfigError: It was made with other settings, learning rates excepted, other pictures or another number of
+                processes.
         """
         path = self.config.output / CHECKPOINT
         content = torch.load(path, map_location=self.team.device, weights_only=True)
         now = self.config.kept | {"data": self.data_hash, "processes": self.team.size}
         then = content["config"] | {"data": content["data_hash"], "processes": content["team"]}
-        if changed := sorted(key for key in now if now[key] != then.get(key)):
+        if changed := sorted(key for key in now if _without_rates(now[key]) != _without_rates(then.get(key))):
             raise ConfigError(
                 f"{path} was made with other {', '.join(changed)}; start over or use another output folder"
             )
+        if self.config.kept != content["config"]:
+            log.warning("%s: going on with other learning rates", path)
         self.generator.load_state_dict(content["generator"])
         self.average.load_state_dict(content["average"])
         if content["critic"] is not None:
@@ -254,8 +271,14 @@ class Run:
             self.critic.load_state_dict(content["critic"])
         self.finished, self.history, self.notes = content["finished"], content["history"], content["notes"]
         self.samples, self.seconds, self.prior = content["samples"], content["seconds"], content["prior"]
-        torch.set_rng_state(content["random"].cpu())
         self._pending = content
+
+
+def _without_rates(settings: Any) -> Any:
+    """Return settings without learning rates: where a loss is no number, only a lower one helps a run to go on."""
+    if isinstance(settings, dict):
+        return {key: _without_rates(value) for key, value in settings.items() if key != "rate"}
+    return [_without_rates(value) for value in settings] if isinstance(settings, list) else settings
 
 
 def _save(state: dict[str, Any], file: BinaryIO) -> None:
