@@ -17,6 +17,7 @@ from restore import reel as reels
 from restore.config import dump_pipeline
 from restore.errors import ConfigError, MediaError, StageError
 from restore.lease import Lease, LeaseHeld, lease
+from restore.naming import folder_of, joining
 from restore.output.encode import check_profile
 from restore.output.join import Local, PartFile, join
 from restore.output.profiles import Profile
@@ -74,7 +75,7 @@ class Film:
     @property
     def folder(self) -> Place:
         """The work folder, beside the output."""
-        return self.output.parent / f"{self.output.name}.restore"
+        return folder_of(self.output)
 
     @property
     def job(self) -> Job:
@@ -134,15 +135,12 @@ def restore_film(
                 done[record.number] = record
             if lost := [part for part in parts if part.number not in done]:
                 raise StageError("no worker finished this part", "part", (lost[0].first, lost[0].stop - 1))
+            note = joining(film.output)
+            note.write_bytes(b"")
             _join(film, source, reel, parts, held, progress)
+            report = _report(film, list(done.values()), resumed, time.monotonic() - began)
+            note.remove()
             _clear(film.folder)
-    film.folder.remove_empty()
-    frames = sum(record.frames for record in done.values())
-    mean_chroma = sum(record.mean_chroma * record.frames for record in done.values()) / frames
-    report = FilmReport(
-        film.output, frames, len(parts), resumed, round(time.monotonic() - began, 2), round(mean_chroma, 2)
-    )
-    _write_report(film, report)
     return report
 
 
@@ -199,6 +197,7 @@ def _check(film: Film, source: Source) -> None:
 def _held(film: Film) -> Iterator[Lease]:
     """Hold the work folder, so that two runs never write the same output."""
     with ExitStack() as stack:
+        stack.callback(film.folder.remove_empty)  # after the lease is released
         try:
             held = stack.enter_context(lease(film.folder / _LEASE))
         except LeaseHeld as error:
@@ -304,8 +303,11 @@ def _join(
         film.output.put(folder / film.output.name)
 
 
-def _write_report(film: Film, report: FilmReport) -> None:
-    """Write beside the output how it was made, so that it can be made again."""
+def _report(film: Film, records: list[PartRecord], resumed: int, seconds: float) -> FilmReport:
+    """Say what became of a film, and write beside the output how it was made, so that it can be made again."""
+    frames = sum(record.frames for record in records)
+    mean_chroma = sum(record.mean_chroma * record.frames for record in records) / frames
+    report = FilmReport(film.output, frames, len(records), resumed, round(seconds, 2), round(mean_chroma, 2))
     content = {
         "source": film.source.path,
         "fingerprint": film.source.fingerprint,
@@ -320,3 +322,4 @@ def _write_report(film: Film, report: FilmReport) -> None:
         write_json(film.output.parent / f"{film.output.name}.json", content)
     except MediaError as error:
         raise MediaError(f"the film is done, but not its report: {error.message}", error.path) from error
+    return report

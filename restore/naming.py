@@ -11,6 +11,9 @@ from restore.storage import Place, place
 Location = str | os.PathLike[str] | Place
 """A path or a URL."""
 
+_JOINING = "joining"
+"""A note in a work folder: the output that is there, if any, is being replaced by this run, which was allowed to."""
+
 
 def output_for(
     path: Location, output: Location, *, profile: str | None, overwrite: bool, several: bool, still: bool
@@ -73,19 +76,33 @@ def frames_for(path: Location, output: Location, *, overwrite: bool, several: bo
         if _same(home, place(folder)) and (home == source or source.name == where.name):
             raise MediaError("the output would overwrite the source; give it another name", str(where))
         suffixes = (frames,) if frames else load_profile("sequence").suffixes
+        overwrite = overwrite or joining(place(where)).exists()
         if not overwrite and any(file.suffix.lower() in suffixes for file in folder.iterdir()):
             raise MediaError("holds frames already; use --overwrite to replace them", str(folder))
     return place(where)
 
 
 def check_output(path: Location, output: Location, *, overwrite: bool) -> None:
-    """Refuse an output that is the source, or that exists and may not be replaced."""
+    """Refuse an output that is the source, or that exists and may not be replaced.
+
+    What a run that was killed has put there itself may be replaced by the run that continues it.
+    """
     source, target = place(path), place(output)
     if target.exists():
         if source.exists() and _same(source, target):
             raise MediaError("the output would overwrite the source; give it another name", str(target))
-        if not overwrite:
+        if not overwrite and not joining(target).exists():
             raise MediaError("exists already; use --overwrite to replace it", str(target))
+
+
+def folder_of(output: Place) -> Place:
+    """Return the folder in which the work on a film is kept until it is done, beside its output."""
+    return output.parent / f"{output.name}.restore"
+
+
+def joining(output: Place) -> Place:
+    """Return the note that is there while an output is put in its place; a run that was killed then may continue."""
+    return folder_of(output) / _JOINING
 
 
 def _same(one: Place, other: Place) -> bool:

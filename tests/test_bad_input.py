@@ -98,7 +98,7 @@ def test_a_truncated_film_is_not_silently_shortened_and_what_is_there_can_be_had
     film.write_bytes(film.read_bytes()[: film.stat().st_size * 2 // 3])
     with pytest.raises(MediaError, match=r"decoding stopped at frame \d+ .*; get a whole copy, or .* --end ") as caught:
         run(film, output, profile="archive", **options)
-    assert not output.exists()
+    assert list(tmp_path.iterdir()) == [film]
     end = float(str(caught.value).rpartition(" ")[2])
     (report,) = run(film, output, profile="archive", end=end, **options)
     assert isinstance(report, FilmReport)

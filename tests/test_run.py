@@ -196,6 +196,34 @@ def test_an_existing_output_is_kept_unless_told(tmp_path: Path, options: dict[st
     assert (tmp_path / "out.mp4").stat().st_size > 100
 
 
+class Killed(BaseException):
+    """Ends a run where it stands, as SIGKILL does."""
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "there/f_%04d.png", "new"])
+def test_a_run_killed_while_its_output_was_put_in_place_is_finished_by_the_same_command(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    film, output = make_film(tmp_path / "in.mkv", frames=6, codec="ffv1", pix_fmt="gray"), tmp_path / name
+    chosen = {**options, "profile": "archive" if name == "out.mkv" else "sequence", "part_frames": 2}
+    (tmp_path / "there").mkdir()
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("restore.output.join.sync", kill)  # the new names are there
+        with pytest.raises(Killed):
+            run(film, output, **chosen)
+    (report,) = run(film, output, **chosen)
+    assert isinstance(report, FilmReport)
+    assert report.resumed_parts == report.parts == 3
+    assert (output.parent / f"{output.name}.json").is_file()
+    assert not (output.parent / f"{output.name}.restore").exists()
+    with pytest.raises(MediaError, match="use --overwrite"):
+        run(film, output, **chosen)
+
+
 def test_the_source_is_never_the_output(tmp_path: Path, options: dict[str, Any]) -> None:
     film, still = make_film(tmp_path / "in.mp4", frames=3), photo(tmp_path / "in.png")
     for source in (film, still):

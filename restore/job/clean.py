@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _TEMPORARY = re.compile(r"\..+(\.tmp|\.\d+\.partial\.\w+)")
 """Names of files that are being written."""
 _DAY_SECONDS = 86_400
-_OWN = frozenset({"parts", "lease", "plan.json", "scan.json", "reel.npz"})
+_OWN = frozenset({"parts", "lease", "plan.json", "scan.json", "reel.npz", "joining"})
 """What is in a work folder."""
 
 
