@@ -113,6 +113,27 @@ def test_numbered_frames_are_gathered_from_one(film: Path, tmp_path: Path, name:
     assert all(len(list(part.path.iterdir())) == len(part.pts) for part in parts)
 
 
+@pytest.mark.parametrize("name", ["f_%03d.png", "there/f_%03d.png", "new"])
+def test_frames_that_a_killed_run_gathered_do_not_come_into_another_one(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source, profile, here = probe(film), load_profile("sequence", Path("f_%03d.png")), tmp_path / "here"
+    (here / "there").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    parts = make_parts(source, tmp_path, profile, 5)
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.replace", kill)
+        with pytest.raises(KeyboardInterrupt):
+            join(source, parts, Path(name), profile)
+    join(source, parts[:1], Path(name), profile)
+    assert len(list(here.rglob("*.png"))) == 5
+    assert not list(here.rglob("*.tmp"))
+
+
 def test_frames_of_a_sequence_keep_their_numbers_and_luma(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     make_film(tmp_path / "in" / "a_%04d.png", frames=7, codec="png", pix_fmt="gray", container_format="image2")

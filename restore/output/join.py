@@ -293,10 +293,11 @@ def _join_frames(
     """Move the frames of all parts into a folder, numbered as the source's are, else from 1."""
     folder, name = (output.parent, output.name) if "%" in output.name else (output, f"%08d{profile.part_suffix}")
     origin = int(dict(source.options).get("start_number", 1))
-    gathered = folder.with_name(f".{folder.name}.tmp")
+    gathered = folder / f".{name}.tmp" if folder.exists() else folder.with_name(f".{folder.name}.tmp")
     done, total = 0, sum(len(part.pts) for part in parts)
     with writing(output):
-        gathered.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(gathered, ignore_errors=True)  # a run that was killed may have left other frames
+        gathered.mkdir(parents=True)
         for part in parts:
             frames = sorted(part.path.glob(f"*{profile.part_suffix}"))
             for frame in frames:
