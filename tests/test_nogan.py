@@ -87,19 +87,49 @@ def test_in_the_gan_each_network_learns_in_its_own_turn(short_gan: TrainConfig) 
     run = Run(dataclasses.replace(short_gan, gan=dataclasses.replace(short_gan.gan, steps=2)), ALONE)
     run.critic = nogan._critic(short_gan, ALONE)
     networks = {"generator": run.generator, "critic": run.critic}
+    rates: list[dict[str, float]] = []
 
     def copies() -> dict[str, list[torch.Tensor]]:
         return {name: [p.detach().clone() for p in network.parameters()] for name, network in networks.items()}
 
     states = [copies()]
-    run.report = lambda _: states.append(copies())
+
+    def report(_: Progress) -> None:
+        states.append(copies())
+        rates.append({name: optimizer.param_groups[-1]["lr"] for name, optimizer in run.optimizers.items()})
+        assert all(group["betas"] == (0.0, 0.9) for o in run.optimizers.values() for group in o.param_groups)
+
+    run.report = report
     nogan.play(run, 0)
+    assert rates == 2 * [{"generator": pytest.approx(2e-5), "critic": pytest.approx(1e-4)}]  # two time scales
 
     def moved(name: str, step: int) -> bool:
         return any(not torch.equal(a, b) for a, b in zip(states[step][name], states[step + 1][name], strict=True))
 
     assert (moved("critic", 0), moved("generator", 0)) == (True, False)
     assert (moved("critic", 1), moved("generator", 1)) == (False, True)
+
+
+def test_a_cycle_begins_with_the_snapshot_chosen_before_and_the_last_choice_is_exported(
+    short_gan: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = {"gan-0-000004", "gan-1-000002"}
+
+    def judge(_: Run, network: Any, snapshot: str = "", **more: Any) -> dict[str, Any]:
+        return {"snapshot": snapshot, "fd": float(snapshot not in best), "auc": 90, "outliers": 0, "colorfulness": 30}
+
+    monkeypatch.setattr(Run, "judge", judge)
+    critic = dataclasses.replace(short_gan.critic, first=(Row(64, 2, steps=1),))
+    steps: list[Progress] = []
+    path = train(dataclasses.replace(short_gan, critic=critic, cycles=2), progress=steps.append)
+    phases = list(dict.fromkeys(step.phase for step in steps))
+    assert phases == ["pretrain-0", "critic-0-0", "critic-0-1", "gan-0", "critic-1-0", "gan-1"]
+    kept = {file.stem: file for file in (short_gan.output / "snapshots").iterdir()}
+    assert same(kept["gan-0-000004"], kept["best-0"])
+    assert same(kept["gan-0-000004"], kept["gan-1-before"])
+    exported = load_file(path)
+    assert all(torch.equal(value.half(), exported[key]) for key, value in load_file(kept["gan-1-000002"]).items())
+    assert not same(kept["gan-1-before"], kept["gan-1-000002"])
 
 
 @pytest.mark.parametrize("killed", [("pretrain-0", 1), ("critic-0-0", 1), ("gan-0", 3), ("gan-0", 4)])
