@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from restore.photographs import find
-from restore.train.losses import DistributionLoss, histogram, nearest_share, palette
+from restore.train.losses import DistributionLoss, histogram, nearest_share, palette, rarity
 
 
 @pytest.fixture
@@ -34,6 +34,28 @@ def test_rare_colours_weigh_more_unless_rebalancing_is_one() -> None:
     rare = DistributionLoss(centers, prior, 5.0, rebalance=0.3)
     assert float(fair(flat, grey)[0]) == pytest.approx(float(fair(flat, red)[0]))
     assert float(rare(flat, red)[0]) > 2 * float(rare(flat, grey)[0])
+
+
+def test_the_loss_is_the_published_one_worked_out_pixel_by_pixel() -> None:
+    """Zhang et al. 2016: soft encoding of the five nearest bins, cross-entropy, each bin's part times its rarity."""
+    rng = np.random.default_rng(0)
+    centers, prior = rng.uniform(-60, 60, (9, 2)), rng.dirichlet(np.ones(9))
+    logits, truth = rng.normal(size=(2, 9, 3, 4)), np.rint(rng.uniform(-60, 60, (2, 2, 3, 4)))
+    weight = 1 / (0.7 * prior + 0.3 / 9)
+    weight /= (prior * weight).sum()
+    assert rarity(torch.tensor(prior), 0.3).numpy() == pytest.approx(weight)
+    losses = []
+    for picture, y, x in np.ndindex(2, 3, 4):
+        far = np.linalg.norm(centers - truth[picture, :, y, x], axis=1)
+        nearest = far.argsort()[:5]
+        soft = np.exp(-(far[nearest] ** 2) / (2 * 12.0**2))
+        soft /= soft.sum()
+        share = np.exp(logits[picture, :, y, x])
+        entropy = -(soft * np.log(share / share.sum())[nearest]).sum()
+        losses.append(entropy * (soft * weight[nearest]).sum())
+    loss = DistributionLoss(torch.tensor(centers).float(), torch.tensor(prior).float(), sigma=12.0, rebalance=0.3)
+    found = loss(torch.tensor(logits), torch.tensor(truth).float())[0]
+    assert float(found) == pytest.approx(np.mean(losses), rel=1e-4)
 
 
 def test_the_mean_term_is_the_distance_of_the_mean_colour(bins: tuple[torch.Tensor, torch.Tensor]) -> None:
