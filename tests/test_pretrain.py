@@ -25,6 +25,7 @@ from restore.generators.compact import Compact
 from restore.photographs import find, fingerprint
 from restore.train import Progress, TrainConfig, adapters, nogan, train
 from restore.train.augment import PLAIN
+from restore.train.board import Board
 from restore.train.config import Content, Row
 from restore.train.content import ContentLoss
 from restore.train.run import Run
@@ -110,6 +111,36 @@ def test_a_row_may_be_as_long_as_epochs_or_time_say(pretraining: TrainConfig) ->
     assert 1 <= len(list(run.steps("b", seconds, {}))) < 10**5
 
 
+def test_the_averaged_weights_follow_by_their_decay_and_faster_at_the_start_of_a_phase(
+    pretraining: TrainConfig,
+) -> None:
+    run = Run(pretraining, ALONE)
+    average, now = (network.state_dict()["head.weight"] for network in (run.average, run.generator))
+    now.add_(1.0)
+    for step, decay, gap in ((0, 0.9, 0.1), (8, 0.9, 0.05), (10_000, 0.9, 0.045), (10_000, 0.0, 0.0)):
+        run.step = step  # (1 + step) / (10 + step) is 0.1, then 0.5, then more than the decay
+        run.follow(decay)
+        assert (now - average).mean().item() == pytest.approx(gap, abs=1e-6)
+
+
+def test_tensorboard_finds_the_losses_the_scores_and_the_sheets(pretraining: TrainConfig) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+
+    train(dataclasses.replace(pretraining, board=True, pretrain=(Row(64, 2, steps=11),), checkpoint_every=99.0))
+    (folder,) = {file.parent for file in (pretraining.output / "board").rglob("events*")}
+    found = EventAccumulator(str(folder)).Reload()
+    assert found.Tags()["images"] == ["sheet"]
+    assert {"pretrain/content", "validation/ab_error", "validation/auc"} <= set(found.Tags()["scalars"])
+    (point,) = found.Scalars("pretrain/content")
+    assert (point.step, point.value > 0) == (20, True)
+
+
+def test_a_board_without_tensorboard_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=r"needs TensorBoard; install restore\[train\] or set board: false"):
+        Board(tmp_path)
+
+
 def test_calm_takes_the_weights_of_the_loss_back(pretraining: TrainConfig) -> None:
     pretraining.output.mkdir()
     changes = {}
@@ -151,6 +182,7 @@ def test_each_term_of_the_content_loss_has_its_weight(pretraining: TrainConfig) 
     apart = [loss(**{name: weight}) for name, weight in terms.items()]
     assert all(value > 0 for value in apart)
     assert sum(apart) == pytest.approx(loss(**terms), rel=1e-5)
+    assert apart[2] == pytest.approx(2 * (found.ab - batch.ab).square().mean().item() / 100**2, rel=1e-5)
     assert apart[3] == pytest.approx(3 * (found.ab - batch.ab).abs().mean().item() / 100, rel=1e-5)
 
 
@@ -187,18 +219,22 @@ def test_every_generator_paints_with_the_true_lightness(name: str, settings: dic
 
 
 def test_two_processes_train_one_generator(pretraining: TrainConfig, tmp_path: Path) -> None:
-    """Both see half of each batch, and end with the weights of the leader."""
+    """Both see half of each batch in all phases, and end with the weights of the leader, who writes the files."""
     import yaml
 
-    settings = pretraining.to_dict() | {"pretrain": [{"pixels": 64, "batch": 4, "steps": 2}]}
+    row = {"pixels": 64, "batch": 4, "steps": 2}
+    settings = pretraining.to_dict() | {"pretrain": [row], "choice": {"pictures": 2}}
+    settings |= {"critic": {"filters": 8, "pictures": 4, "rows": [row]}}
+    settings |= {"gan": {**row, "threshold": 9.0, "content": {"absolute": 1.0}, "snapshot_every": 2}}
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump({key: value for key, value in settings.items() if value is not None}))
     code = (
-        "import sys, hashlib\nfrom pathlib import Path\nfrom restore.train import load, nogan\n"
-        "from restore.train.run import Run\nfrom restore.train.team import joined\n"
-        "config = load(Path(sys.argv[1]))\nconfig.output.mkdir(exist_ok=True)\n"
-        "with joined('cpu') as team:\n    run = Run(config, team)\n    nogan.pretrain(run)\n"
-        "    print(team.rank, run.samples, float(run.generator.head.weight.detach().double().sum()))\n"
+        "import sys\nfrom pathlib import Path\nfrom restore.train import load, nogan\n"
+        "def shown(run, cycle, choose=nogan.choose):\n"
+        "    for network in (run.generator, run.critic):\n"
+        "        print(sum(float(p.detach().double().sum()) for p in network.parameters()))\n"
+        "    choose(run, cycle)\n    print(run.samples, float(run.generator.head.weight.detach().double().sum()))\n"
+        "nogan.choose = shown\nnogan.train(load(Path(sys.argv[1])))\n"
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -211,8 +247,10 @@ def test_two_processes_train_one_generator(pretraining: TrainConfig, tmp_path: P
     ]
     said = [process.communicate(timeout=200)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    assert said[0][1:] == said[1][1:]
-    assert said[0][1] == "8"
+    assert said[0] == said[1]
+    assert said[0][2] == str(3 * 2 * 4 + 4)  # three phases and the renders
+    with safe_open(pretraining.output / "tiny.safetensors", "pt") as weights:
+        assert weights.metadata()["phases"].split()[-1] == "choose-0"
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
