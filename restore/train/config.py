@@ -152,8 +152,9 @@ class TrainConfig:
     """What it is built with."""
     start: str = ""
     """Weights to start from, a name or a file; nothing starts from ImageNet or from random weights."""
-    encoder_weights: Literal["imagenet", "random"] = "imagenet"
-    """For `compact`: `imagenet` starts from the packaged weights of its encoder."""
+    encoder_weights: str = "imagenet"
+    """For `compact`: `imagenet`, the packaged weights of its encoder, or `random`. For DeOldify's: a file of
+    torchvision's ImageNet weights, as published; without one its encoder starts from random weights."""
     pretrain: tuple[Row, ...] = ()
     """Phase 1: the generator alone."""
     content: Content = field(default_factory=lambda: Content(distribution=1.0, mean=0.1))
@@ -229,7 +230,8 @@ class TrainConfig:
     @property
     def record(self) -> dict[str, Any]:
         """The settings for the record of the weights: all but the places on this machine."""
-        named = {"start": Path(self.start).name, "feature_weights": self.feature_weights and self.feature_weights.name}
+        named: dict[str, Any] = {key: Path(getattr(self, key)).name for key in ("start", "encoder_weights")}
+        named["feature_weights"] = self.feature_weights and self.feature_weights.name
         return {key: value for key, value in (self.to_dict() | named).items() if key not in _PATHS}
 
 
