@@ -76,6 +76,20 @@ def test_a_run_whose_loss_was_no_number_goes_on_with_a_lower_rate(
     assert same(path, train(rated(1e-3, "calm")))
 
 
+def test_a_run_that_was_started_over_and_killed_at_once_does_not_take_up_the_old_one(pretraining: TrainConfig) -> None:
+    config = dataclasses.replace(pretraining, checkpoint_every=99.0)
+    train(config)
+
+    def kill(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, resume=False, progress=kill)
+    seen: list[Progress] = []
+    train(config, progress=seen.append)
+    assert [step.phase for step in seen] == 2 * ["pretrain-0"] + 2 * ["pretrain-1"]
+
+
 def test_chance_depends_on_the_place_in_the_run_and_the_process_alone(pretraining: TrainConfig) -> None:
     """So what is dropped after a kill is what would have been dropped, in every process and on every device."""
 

@@ -63,8 +63,9 @@ def train(config: TrainConfig, *, resume: bool = True, progress: Callable[[Progr
         run = Run(config, team, progress)
         if resume and (config.output / CHECKPOINT).exists():
             run.load(lambda: _critic(config, team))
-        elif team.leads:
-            shutil.rmtree(_snapshots(run), ignore_errors=True)  # of an earlier run
+        elif team.leads:  # what is there is of an earlier run
+            (config.output / CHECKPOINT).unlink(missing_ok=True)
+            shutil.rmtree(_snapshots(run), ignore_errors=True)
         pretrain(run)
         settle(run)
         for cycle in range(config.cycles if config.gan.steps else 0):
