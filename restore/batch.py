@@ -18,6 +18,7 @@ from restore.photo import Ledger, PhotoReport, restore_photo
 from restore.setup import Options, film_for, stages_for, versions
 from restore.stills.kinds import SUFFIXES
 from restore.storage import Place, place
+from restore.units import counted
 
 if TYPE_CHECKING:
     from restore.cluster import Crew
@@ -235,7 +236,7 @@ def describe(reports: Sequence[Report], seconds: float) -> Iterator[str]:
     for film in films:
         earlier = f", {film.resumed_parts} of {film.parts} parts from an earlier run" if film.resumed_parts else ""
         rate = film.frames / max(film.seconds, 1e-3)
-        yield f"{film.output}: {film.frames} frames in {film.seconds:.1f} s ({rate:.1f} frames a second{earlier})"
+        yield f"{film.output}: {counted(film.frames, 'frame')} in {film.seconds:.1f} s ({rate:.1f} frames a second{earlier})"
     for photo in photos[:1] if len(photos) == 1 else ():
         yield f"{photo.output}: done in {seconds:.1f} s{_TONES[photo.toned]}"
     if len(photos) > 1:

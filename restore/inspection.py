@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from av.video.reformatter import ColorTrc
 
 from restore import reel as reels
 from restore import stills
@@ -26,6 +27,7 @@ from restore.scratch import local_copy
 from restore.setup import Options, film_for, stages_for
 from restore.source.probe import Source
 from restore.storage import place
+from restore.units import counted
 
 TRIAL_FRAMES = 32
 """Frames that are restored to say how long all of them would take."""
@@ -128,7 +130,7 @@ def _facts_of_film(film: Film, reel: Reel) -> Iterator[tuple[str, Any]]:
     yield (
         "run would",
         [
-            f"colour {wanted[1] - wanted[0]} frames in {parts} part{'s' if parts > 1 else ''}",
+            f"colour {counted(wanted[1] - wanted[0], 'frame')} in {counted(parts, 'part')}",
             *(f"{stage.name}: {_settings(stage)}" for stage in film.stages),
             f"write {film.profile.name}: {film.profile.description}",
         ],
@@ -153,7 +155,7 @@ def _rhythm(reel: Reel, source: Source) -> str:
     steps = np.unique(np.diff(reel.index.pts))
     if len(steps) > 1 and (steps[-1] - steps[0]) * source.time_base > Fraction(2, 1000):
         return f"variable frame rate, on average {float(source.average_rate):.3f} frames a second"
-    return f"{float(source.average_rate):.3f} frames a second"
+    return f"constant frame rate, {float(source.average_rate):.3f} frames a second"
 
 
 def _colour(what: Color) -> str:
@@ -166,9 +168,15 @@ def _colour(what: Color) -> str:
             told("full_range", "full range" if what.full_range else "limited range"),
             told("matrix", f"matrix {what.matrix.name}"),
             told("primaries", f"primaries {what.primaries.name}"),
+            told("transfer", f"transfer {_transfer(what.transfer)}"),
             told("siting", f"chroma {what.siting}"),
         ]
     )
+
+
+def _transfer(code: int) -> str:
+    known = {int(one): one.name for one in ColorTrc}
+    return known.get(code, str(code))
 
 
 def _estimate(film: Film, reel: Reel, scan_seconds: float) -> str:

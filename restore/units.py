@@ -1,4 +1,4 @@
-"""Times and frame rates as people write them."""
+"""Times, frame rates and counts as people write them."""
 
 from __future__ import annotations
 
@@ -32,3 +32,8 @@ def parse_rate(value: object) -> Fraction:
         raise ValueError(str(error)) from error
     near = (Fraction(whole * 1000, 1001) for whole in _NTSC)
     return next((exact for exact in near if abs(exact - rate) < Fraction(1, 200)), rate)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things, as in ``1 frame`` and ``2 frames``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
