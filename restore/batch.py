@@ -236,7 +236,8 @@ def describe(reports: Sequence[Report], seconds: float) -> Iterator[str]:
     for film in films:
         earlier = f", {film.resumed_parts} of {film.parts} parts from an earlier run" if film.resumed_parts else ""
         rate = film.frames / max(film.seconds, 1e-3)
-        yield f"{film.output}: {counted(film.frames, 'frame')} in {film.seconds:.1f} s ({rate:.1f} frames a second{earlier})"
+        frames = counted(film.frames, "frame")
+        yield f"{film.output}: {frames} in {film.seconds:.1f} s ({rate:.1f} frames a second{earlier})"
     for photo in photos[:1] if len(photos) == 1 else ():
         yield f"{photo.output}: done in {seconds:.1f} s{_TONES[photo.toned]}"
     if len(photos) > 1:
