@@ -98,6 +98,17 @@ def test_two_generators_are_judged_beside_each_other(pictures: Path, tiny_weight
         judged(pictures, tiny_weights, compare=[tiny_weights])
 
 
+def test_the_command_compares_two_generators_by_their_names(
+    pictures: Path, tiny_weights: Path, tmp_path: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", pictures, "-o", tmp_path / "out", "--compare", "compact-v1", tiny_weights, "--device", "cpu"]
+    assert call(*words, "--limit", 2, "--no-features", "--sheets", 1) == 0
+    said = capsys.readouterr().out
+    for method in ("grey", "mean chroma", "compact-v1", "tiny", "truth"):
+        assert re.search(rf"^{method} ", said, re.MULTILINE)
+    assert "compact-v2" not in said
+
+
 def test_broken_and_grey_pictures_are_left_out_and_said(pictures: Path, tiny_weights: Path) -> None:
     (pictures / "1.png").write_bytes(b"broken")
     save(pictures / "3.png", photo(3, strength=0))

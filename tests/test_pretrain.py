@@ -9,12 +9,14 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import pytest
 import torch
+import yaml
 from photographs import picture
 from safetensors import safe_open
 from torch import nn
@@ -101,6 +103,20 @@ def test_the_learning_rate_rises_then_falls_in_each_row(pretraining: TrainConfig
     assert max(rates) == rates[5] == 1.0
     assert rates == sorted(rates[:5]) + sorted(rates[5:], reverse=True)
     assert 0.1 < rates[-1] < 0.12
+
+
+def test_the_momentum_falls_while_the_rate_rises_and_rises_while_it_falls(pretraining: TrainConfig) -> None:
+    run = Run(dataclasses.replace(pretraining, checkpoint_every=99.0), ALONE)
+    pretraining.output.mkdir()
+    optimizer = torch.optim.AdamW([{"params": [nn.Parameter(torch.zeros(1))], "scale": 1.0}], betas=(0.9, 0.99))
+    row = Row(64, 2, steps=20, rate=2.0, warmup=0.25, momentum=(0.95, 0.85))
+    betas = [optimizer.param_groups[0]["betas"] for _ in run.steps("pretrain-9", row, {"generator": optimizer})]
+    first = [beta for beta, _ in betas]
+    assert first[0] == pytest.approx(0.95)
+    assert min(first) == first[5] == pytest.approx(0.85)
+    assert first == sorted(first[:5], reverse=True) + sorted(first[5:])
+    assert first[-1] > 0.945
+    assert {second for _, second in betas} == {0.99}
 
 
 def test_a_row_may_be_as_long_as_epochs_or_time_say(pretraining: TrainConfig) -> None:
@@ -218,16 +234,30 @@ def test_every_generator_paints_with_the_true_lightness(name: str, settings: dic
     assert rgb.requires_grad
 
 
+def written(folder: Path, config: TrainConfig, **changes: Any) -> Path:
+    """Write settings as a user does."""
+    file = folder / "config.yaml"
+    settings = config.to_dict() | changes
+    file.write_text(yaml.safe_dump({key: value for key, value in settings.items() if value is not None}))
+    return file
+
+
+def test_the_command_trains_where_there_is_no_terminal_too(
+    pretraining: TrainConfig, tmp_path: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path, pretraining)
+    assert call("train", file) == 0
+    said = capsys.readouterr()
+    assert said.out == f"weights are in {pretraining.output / 'tiny.safetensors'}\n"
+    assert said.err == ""
+
+
 def test_two_processes_train_one_generator(pretraining: TrainConfig, tmp_path: Path) -> None:
     """Both see half of each batch in all phases, and end with the weights of the leader, who writes the files."""
-    import yaml
-
     row = {"pixels": 64, "batch": 4, "steps": 2}
-    settings = pretraining.to_dict() | {"pretrain": [row], "choice": {"pictures": 2}}
-    settings |= {"critic": {"filters": 8, "pictures": 4, "rows": [row]}}
-    settings |= {"gan": {**row, "threshold": 9.0, "content": {"absolute": 1.0}, "snapshot_every": 2}}
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump({key: value for key, value in settings.items() if value is not None}))
+    gan = {**row, "threshold": 9.0, "content": {"absolute": 1.0}, "snapshot_every": 2}
+    critic = {"filters": 8, "pictures": 4, "rows": [row]}
+    file = written(tmp_path, pretraining, pretrain=[row], choice={"pictures": 2}, critic=critic, gan=gan)
     code = (
         "import sys\nfrom pathlib import Path\nfrom restore.train import load, nogan\n"
         "def shown(run, cycle, choose=nogan.choose):\n"

@@ -21,12 +21,15 @@ def train(config: Path, resume: bool) -> None:
     """
     from restore.train import Progress, load, train
 
+    phase = ""
     with tqdm(total=100, unit="%", desc="train", disable=not sys.stderr.isatty(), bar_format=SHARES) as bar:
 
         def progress(now: Progress) -> None:
-            if bar.desc != now.phase:
+            nonlocal phase
+            if phase != now.phase:
+                phase = now.phase
                 bar.reset()
-                bar.set_description(now.phase)
+                bar.set_description(phase)
             bar.set_postfix(step=now.step, loss=f"{now.loss:.3f}", refresh=False)
             bar.update(100 * now.share - bar.n)
 

@@ -27,8 +27,8 @@ def evaluate(
 
     Args:
         sources: Folders and tar files of photographs, and pictures, which together are one set; and films.
-        weights: Of the generator: a name in the registry or a file; the default if None.
-        compare: Weights of other generators, judged beside it.
+        weights: Of the generator: a name in the registry or a file. The default if None, unless two are compared.
+        compare: Weights of two or more generators to judge side by side, or of others beside `weights`.
         output: A folder for ``scores.json``, ``scores.csv``, ``pictures.csv`` and ``index.html``.
         **options: The further arguments of `restore.evaluate.contest.contest`: `device`, `precision`, `mean_of` (a
             folder whose mean colour is a baseline), `labels` (CSV), `limit`, `features`, `sheets` and `progress`.
@@ -39,8 +39,9 @@ def evaluate(
         MediaError: A source cannot be read or holds nothing to judge, or the output cannot be written.
         TypeError: An option is unknown.
     """
-    others = [compare] if isinstance(compare, str | Path) else list(compare)
-    rules = contest([weights or registry.default_name(), *others], **options)
+    others = [compare] if isinstance(compare, str | Path) else list(compare or ())
+    first = weights or (registry.default_name() if len(others) < 2 else None)
+    rules = contest([first, *others] if first else others, **options)
     paths = [Path(sources)] if isinstance(sources, str | Path) else [Path(source) for source in sources]
     if not paths:
         raise ConfigError("nothing to judge by; name a folder or tar file of photographs, or a film")

@@ -65,6 +65,8 @@ class Row:
     """Share of the row in which the rate rises, as a line."""
     floor: float = 0.0
     """Where the rate ends, as a share of `rate`; it falls as a cosine."""
+    momentum: tuple[float, float] | None = None
+    """AdamW's first beta at the ends of the cycle and where the rate is highest; 0.9 throughout if None."""
     content: Content | None = None
     """Loss of this row of phase 1, if not that of the run."""
 

@@ -291,14 +291,18 @@ def _save(state: dict[str, Any], file: BinaryIO) -> None:
 
 
 def _set_rate(optimizer: Optimizer, row: Row, share: float) -> None:
-    """Set the learning rates: a line up, then a cosine down; see `Row`."""
+    """Set the learning rates: a line up, then a cosine down; and the momentum, the other way round. See `Row`."""
     if share < row.warmup:
-        level = max(share / row.warmup, 0.01)
+        height = share / row.warmup
+        level = max(height, 0.01)
     else:
-        fall = (1 + math.cos(math.pi * (share - row.warmup) / max(1 - row.warmup, 1e-9))) / 2
-        level = row.floor + (1 - row.floor) * fall
+        height = (1 + math.cos(math.pi * (share - row.warmup) / max(1 - row.warmup, 1e-9))) / 2
+        level = row.floor + (1 - row.floor) * height
     for group in optimizer.param_groups:
         group["lr"] = row.rate * group["scale"] * level
+        if row.momentum:
+            ends, peak = row.momentum
+            group["betas"] = (ends + (peak - ends) * height, group["betas"][1])
 
 
 class _Reader:
