@@ -21,6 +21,8 @@ FOLDER = ".restore-job"
 """Below the output root; holds the lease, the last report, and `runs/` with reports and logs."""
 _EVERY_SECONDS = 10
 """Between two reports of a run that goes on."""
+_UNENCODABLE = "backslashreplace"
+"""Names of files are any bytes; what is not UTF-8 becomes an escape, which JSON reads as the same name again."""
 
 
 class Journal:
@@ -60,8 +62,9 @@ class Journal:
         """Write the report as it is now; a store that is out of reach does not stop the work."""
         try:
             for suffix, text in ((".json", self._report.json()), (".html", self._report.html())):
-                self._run(suffix).write_bytes(text.encode())
-                (self.folder / f"report{suffix}").write_bytes(text.encode())
+                data = text.encode(errors=_UNENCODABLE)
+                self._run(suffix).write_bytes(data)
+                (self.folder / f"report{suffix}").write_bytes(data)
         except RestoreError as error:
             log.warning("the report cannot be written now: %s", error)
 
@@ -83,7 +86,7 @@ class Journal:
 @contextmanager
 def _logging_into(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", errors=_UNENCODABLE)
     handler.setFormatter(JsonLines())
     handler.addFilter(is_told)
     root = logging.getLogger()
