@@ -40,6 +40,7 @@ def report(root: Path, exit_code: int | None, **states: str) -> None:
         for name, state in states.items()
     ]  # fmt: skip
     content = {"started": "2026-01-01T02:00:00Z", "finished": None, "exit_code": exit_code, "films": films}
+    content["output"] = str(root)
     if exit_code is not None:
         content["finished"] = "2026-01-01T03:00:00Z"
     (root / FOLDER).mkdir(parents=True)
@@ -87,6 +88,19 @@ def test_a_root_tells_done_running_failed_and_what_waits(tmp_path: Path) -> None
     assert lines[1].startswith(f"running: {root}/a.mov, 20 of 40 frames, 2 of 4 parts (")
     assert lines[2] == f"failed: {root}/c.mov, 5 of 50 frames (is damaged)"
     assert lines[-1] == "3 done, 1 elsewhere, 1 failed, 1 running, 1 waiting"
+
+
+@pytest.mark.parametrize("name", ["out", "./out/", "mounted"])
+def test_a_root_by_another_name_tells_each_result_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    report(tmp_path / "out", 3, a="done", b="failed")
+    result(tmp_path / "out" / "a.mov")
+    (tmp_path / "mounted").symlink_to("out")
+    monkeypatch.chdir(tmp_path)
+    told = status(name)
+    assert told.counts == {"done": 1, "failed": 1}
+    assert [film.name for film in told.films] == [f"{Path(name)}/a.mov", f"{Path(name)}/b.mov"]
 
 
 def test_of_a_job_that_died_nothing_is_running(tmp_path: Path) -> None:

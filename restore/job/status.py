@@ -87,8 +87,10 @@ def _of_root(root: Place, target: str, config: JobConfig | None) -> Status:
     holder = holder_of(root / FOLDER / "lease")
     report = _json(root / FOLDER / "report.json")
     films: dict[str, FilmStatus] = {}
+    above = f"{report.get('output', '')}".rstrip("/") + "/"
     for entry in report.pop("films", []):
-        films[entry["output"]] = _of_entry(entry, alive=holder is not None)
+        name = _named_here(entry["output"], above, root)
+        films[name] = _of_entry(name, entry, alive=holder is not None)
     for output in _outputs(root):
         # what lies there now is newer than the report
         told = films.get(str(output), _NOTHING)
@@ -100,13 +102,16 @@ def _of_root(root: Place, target: str, config: JobConfig | None) -> Status:
     return Status(target, str(holder) if holder else None, report or None, sorted(films.values(), key=lambda f: f.name))
 
 
-def _of_entry(entry: dict[str, Any], *, alive: bool) -> FilmStatus:
+def _named_here(output: str, above: str, root: Place) -> str:
+    """Name a result as here, where the root may be called otherwise: by a relative path, or as it is mounted."""
+    return str(root / output.removeprefix(above)) if output.startswith(above) else output
+
+
+def _of_entry(name: str, entry: dict[str, Any], *, alive: bool) -> FilmStatus:
     state = {"skipped": "done"}.get(entry["state"], entry["state"])
     if state == "running" and not alive:
         state = "interrupted"
-    return FilmStatus(
-        entry["output"], state, entry["frames"], entry["total_frames"], entry["parts"], note=entry["error"]
-    )
+    return FilmStatus(name, state, entry["frames"], entry["total_frames"], entry["parts"], note=entry["error"])
 
 
 def _outputs(folder: Place) -> Iterator[Place]:
