@@ -48,9 +48,15 @@ def test_films_and_stills_are_found_by_suffix_and_mirrored(tree: Path) -> None:
         ("in/deep/**", {"deep/er/c.mp4": "er/c.mp4", "deep/photo.tif": "photo.tif"}),
         ("in/d*/e?/c.mp4", {"deep/er/c.mp4": "deep/er/c.mp4"}),
         ("in/nothing*", {}),
+        ("in/Reels [1922]", {"Reels [1922]/What?.mov": "What?.mov"}),
+        ("in/Reels [1922]/*.mov", {"Reels [1922]/What?.mov": "What?.mov"}),
+        ("in/Reels [1922]/What?.mov", {"Reels [1922]/What?.mov": "What?.mov"}),
     ],
 )
 def test_what_a_glob_names_is_mirrored_below_its_fixed_part(tree: Path, inputs: str, names: dict[str, str]) -> None:
+    if "Reels" in inputs:  # names with wildcards in them
+        (tree / "in" / "Reels [1922]").mkdir()
+        (tree / "in" / "Reels [1922]" / "What?.mov").write_text("a film")
     assert found(tree, inputs) == names
 
 
@@ -70,6 +76,9 @@ def test_results_below_an_input_are_no_sources(tree: Path) -> None:
     assert "colour/a.mov" not in found(tree, output=f"{tree}/in/colour")
     with pytest.raises(ConfigError, match="is the output root; results would be taken for sources"):
         found(tree, output=f"{tree}/in")
+    (tree / "link").symlink_to("in")
+    with pytest.raises(ConfigError, match="is the output root; results would be taken for sources"):
+        found(tree, output=f"{tree}/link")
 
 
 def test_an_input_that_is_not_there_is_an_error_and_not_an_empty_one(tree: Path) -> None:
@@ -173,6 +182,16 @@ def test_a_file_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
     assert json.loads(record_place(output).read_bytes())["source"] == "another.mov"
     claim(item, "v", output, overwrite=True)
     claim(item, "w", output, overwrite=False)  # its own by now
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_source_is_never_replaced_by_its_result(tmp_path: Path, overwrite: bool) -> None:
+    item = _item(tmp_path)
+    item.source.path.write_bytes(b"the original")
+    (tmp_path / "link").symlink_to(".")
+    with pytest.raises(MediaError, match="the output would overwrite the source; give it another name"):
+        claim(item, "v", place(tmp_path / "link" / "in.mov"), overwrite)
+    assert {path.name for path in tmp_path.iterdir()} == {"in.mov", "link"}
 
 
 def test_the_same_content_under_another_name_may_be_done_again(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def _files(text: str, root: Place) -> Iterator[tuple[Place, str, Stat]]:
         return
     if base.is_local and not base.path.is_dir():
         raise ConfigError(f"inputs: {fixed} is neither a file nor a folder; create or mount it, or correct the name")
-    if base.absolute() == root.absolute():
+    if _resolved(base) == _resolved(root):
         raise ConfigError(f"inputs: {text} is the output root; results would be taken for sources")
     depth = None if not pattern or "**" in pattern else len(PurePosixPath(pattern).parts)
     walk = _walk_local(base.path, root, depth) if base.is_local else _walk_store(base, root, depth)
@@ -108,13 +108,24 @@ def _files(text: str, root: Place) -> Iterator[tuple[Place, str, Stat]]:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Split an input into the part without wildcards and the pattern below it."""
+    """Split an input into the part without wildcards and the pattern below it.
+
+    A file or folder of this machine that is called so counts as it is, as in ``Reels [1922]``.
+    """
     scheme, mark, rest = text.rpartition("://")
     parts = rest.split("/")
-    wild = next((number for number, part in enumerate(parts) if set(part) & _WILD), len(parts))
+    wild = next((number for number in range(len(parts)) if _is_wild(parts[: number + 1], scheme)), len(parts))
     if ".." in parts[wild:]:
         raise ConfigError(f"inputs: {text} has .. after a wildcard")
     return scheme + mark + ("/".join(parts[:wild]) or "/"), "/".join(parts[wild:])
+
+
+def _is_wild(parts: Sequence[str], scheme: str) -> bool:
+    return bool(set(parts[-1]) & _WILD) and (bool(scheme) or not os.path.lexists("/".join(parts)))
+
+
+def _resolved(where: Place) -> Place:
+    return Place(str(where.path.resolve())) if where.is_local else where
 
 
 def _walk_local(base: Path, root: Place, depth: int | None) -> Iterator[tuple[str, Stat]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from restore.errors import MediaError
 from restore.job.find import Item
+from restore.naming import check_output
 from restore.source.probe import fingerprint
 from restore.storage import Place
 
@@ -56,8 +57,9 @@ def claim(item: Item, version: str, output: Place, overwrite: bool) -> None:
     """Note that a result is about to be made of a source, so that a run after one that died may replace it.
 
     Raises:
-        MediaError: There is a file that is no result of this source, and may not be replaced.
+        MediaError: The output is the source, or a file that is no result of this source and may not be replaced.
     """
+    check_output(item.source, output, overwrite=True)
     record = read_record(output)
     if record is not None and (record.get("source") == item.name or record.get("version") == version):
         return
