@@ -13,6 +13,7 @@ from restore.shipped import data_folder
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"films": 0}, "films must be at least 1, found 0"),
     ({"reports": 0}, "reports must be at least 1"),
+    ({"executor": 0}, "executor must be at least 1, found 0"),
     ({"retries": -1}, "retries must not be negative"),
     ({"backoff_seconds": -0.5}, "backoff_seconds must not be negative"),
     ({"settle_seconds": -1}, "settle_seconds must not be negative"),
@@ -69,6 +70,18 @@ def test_relative_paths_are_relative_to_the_file_wherever_the_job_is_started(tmp
     assert config.pipeline == f"{tmp_path}/slow.yaml"
     assert (config.weights, config.profile, config.executor) == ("compact-v1", "access", "slurm")
     assert config.scratch == tmp_path / "tmp"
+
+
+def test_a_file_that_is_not_there_is_missed_where_it_should_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "slow.yaml").write_text("stages: []")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.safetensors").write_bytes(b"")
+    config = load(write_config(tmp_path, "~/own.safetensors", pipeline="slow.yaml", profile="~/mine.yml"))
+    assert config.pipeline == f"{tmp_path}/slow.yaml"
+    assert config.profile == f"{tmp_path}/mine.yml"
+    assert config.weights == f"{tmp_path}/own.safetensors"
 
 
 def test_the_shipped_configuration_is_right_and_says_the_defaults() -> None:

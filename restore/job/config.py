@@ -23,7 +23,10 @@ class JobConfig:
     """Everything that decides a job: what goes in, how it is restored, where it goes, and how much at once."""
 
     inputs: tuple[str, ...]
-    """Globs (``scans/**/*.mov``), files, folders or prefixes, on this machine or with a scheme (``s3://...``)."""
+    """Globs (``scans/**/*.mov``), files, folders or prefixes, on this machine or with a scheme (``s3://...``).
+
+    What is there under a name counts as it is, even if the name has a wildcard in it, as in ``Reels [1922]``.
+    """
     output: str
     """Root of the results: a folder or a prefix. What is below an input's fixed part is mirrored below it."""
     include: tuple[str, ...] = ()
@@ -64,9 +67,9 @@ class JobConfig:
         """Check what types cannot say."""
         if not self.inputs or not self.output:
             raise ConfigError("inputs and output must not be empty")
-        for name in ("films", "reports"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, found {getattr(self, name)}")
+        for name in ("executor", "films", "reports"):
+            if isinstance(value := getattr(self, name), int) and value < 1:
+                raise ConfigError(f"{name} must be at least 1, found {value}")
         for name in ("retries", "backoff_seconds", "settle_seconds"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, found {getattr(self, name)}")
@@ -131,7 +134,7 @@ def _anchored(config: JobConfig, folder: Path) -> JobConfig:
         return text if "://" in text else str(folder / Path(text).expanduser())
 
     def file(text: str | None) -> str | None:
-        return path(text) if text and (folder / text).is_file() else text
+        return path(text) if text and (text.endswith((".yaml", ".yml")) or Path(path(text)).is_file()) else text
 
     executor = config.executor
     return replace(
