@@ -30,6 +30,7 @@ class FakeSlot:
 
     answers: ClassVar[deque[Sequence[Message]]] = deque()
     tasks: ClassVar[tuple[Task, ...]] = ()
+    asked: ClassVar[int] = 0
     ends: ClassVar[int] = 0
 
     def __init__(self, config: JobConfig) -> None:
@@ -45,6 +46,10 @@ class FakeSlot:
     def receive(self) -> Message:
         self.pipe.recv()
         return self._messages.popleft()
+
+    def ask_to_end(self) -> None:
+        assert not self.ends, "all are asked before one is waited for"
+        type(self).asked += 1
 
     def end(self) -> None:
         type(self).ends += 1
@@ -62,6 +67,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     monkeypatch.setattr("restore.job.schedule.Slot", FakeSlot)
     monkeypatch.setattr(FakeSlot, "answers", deque())
     monkeypatch.setattr(FakeSlot, "tasks", ())
+    monkeypatch.setattr(FakeSlot, "asked", 0)
     monkeypatch.setattr(FakeSlot, "ends", 0)
 
     def make(*answers: Sequence[Message], sources: str = "a", **settings: Any) -> tuple[Schedule, RunReport, Figures]:
@@ -134,6 +140,14 @@ def test_no_more_than_so_many_are_worked_on_at_once(make: Make) -> None:
     schedule.stop("enough")
     assert sorted(report.counts.items()) == [("interrupted", 2), ("waiting", 3)]
     assert not (Path(str(next(iter(FakeSlot.tasks)).output) + ".lease")).exists()
+
+
+def test_all_that_work_are_told_to_stop_before_one_is_waited_for(make: Make) -> None:
+    schedule, report, _ = make(sources="abc", films=2)
+    schedule.step(0.01)
+    schedule.stop("stopped")
+    assert (FakeSlot.asked, FakeSlot.ends) == (2, 2)
+    assert report.counts == {"waiting": 1, "interrupted": 2}
 
 
 def test_a_film_that_takes_too_long_is_ended_and_the_next_begins(make: Make) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dask_programs import free_port
 from distributed import Client
-from jobs import log_of, make_slow_film, write_config
+from jobs import log_of, make_slow_film, report_of, start, wait_until, write_config
 from media import frame_hashes
 from mishaps import scheduler, workers
 
@@ -59,6 +59,20 @@ def test_workers_of_a_scheduler_that_runs_make_what_one_process_makes(
         begun = [note["part"] for _, note in client.get_events(TOPIC)]
     assert sorted(begun) == [0, 1]
     assert frame_hashes(folder / "out" / "reel.mp4", "all") == alone
+
+
+def test_a_job_that_is_stopped_lets_its_workers_go_in_peace(tmp_path: Path, tiny_weights: Path) -> None:
+    make_slow_film(tmp_path / "in" / "reel.mp4", parts=12)
+    with start(write_config(tmp_path, tiny_weights, executor=2)) as process:
+        try:
+            wait_until(lambda: list(tmp_path.glob("out/reel.mp4.restore/parts/*.json")))
+            process.terminate()
+            told = process.communicate(timeout=120)[1]
+        finally:
+            process.kill()
+    assert process.returncode == Exit.INTERRUPTED
+    assert report_of(tmp_path / "out")["counts"] == {"interrupted": 1}
+    assert "leaked" not in told, "the process with the workers was killed before it had ended them"
 
 
 def test_a_scheduler_that_is_not_there_fails_the_film_and_is_named(folder: Path, tiny_weights: Path) -> None:

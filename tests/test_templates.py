@@ -213,6 +213,7 @@ def test_the_service_starts_a_command_that_exists_and_takes_75_for_success() -> 
     check_command(words)
     assert "75" in service["SuccessExitStatus"].split()
     assert service["Type"] == "oneshot"
+    assert service["KillMode"] == "mixed", "the job ends its own processes"
     assert "PrivateDevices" not in service, "it would hide the GPUs"
     assert units()["Install"]["WantedBy"] == "timers.target"
 

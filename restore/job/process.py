@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
+from types import FrameType
 
 from restore.film import Map
 from restore.job.attempt import Outcome, Task, attempt
@@ -26,10 +27,10 @@ from restore.setup import Options
 
 _EVERY_SECONDS = 0.5
 """Between two messages about one phase."""
-_CLOSE_SECONDS = 10
-"""For a process without work to let its workers go."""
+_WORKERS_SECONDS = 30
+"""For a process to let its workers go: those of a cluster would stay if it were killed in it."""
 _GRACE_SECONDS = 3
-"""For a process to put things down after it was told to stop."""
+"""For a process without workers to put things down after it was told to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Slot:
 
     def __init__(self, config: JobConfig) -> None:
         self._config = config
+        self._grace_seconds = _GRACE_SECONDS if config.executor == 1 else _WORKERS_SECONDS
         self._process: multiprocessing.process.BaseProcess | None = None
         self.pipe: Connection | None = None
         """Readable when there is a message, or when the process has died."""
@@ -88,15 +90,20 @@ class Slot:
         """Let the process end by itself; it has no work."""
         if self._process is not None and self.pipe is not None:
             self.pipe.close()
-            self._process.join(_CLOSE_SECONDS)
+            self._process.join(_WORKERS_SECONDS)
             self.end()
+
+    def ask_to_end(self) -> None:
+        """Tell the process to stop, and do not wait for it."""
+        if self._process is not None:
+            self._process.terminate()
 
     def end(self) -> None:
         """End the process, whatever it does: softly, then at once. Finished parts stay."""
         if self._process is None or self.pipe is None:
             return
         self._process.terminate()
-        self._process.join(_GRACE_SECONDS)
+        self._process.join(self._grace_seconds)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
@@ -108,7 +115,7 @@ class Slot:
 def serve(pipe: Connection, config: JobConfig) -> None:
     """Restore what comes through a pipe, until it is closed: the main function of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the job says what becomes of them
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _exit)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     send = _Sender(pipe)
     log = logging.getLogger()
@@ -128,6 +135,12 @@ def serve(pipe: Connection, config: JobConfig) -> None:
         return
     finally:
         crew.close()
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    """Stop, and do not let a further signal cut short what is done at the end."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 class _Sender:

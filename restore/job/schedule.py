@@ -117,6 +117,8 @@ class Schedule:
 
     def stop(self, reason: str) -> None:
         """End the work at once; finished parts stay, leases are given back."""
+        for slot in self._active:
+            slot.ask_to_end()
         for slot, active in list(self._active.items()):
             slot.end()
             self._leave(slot, "interrupted")
