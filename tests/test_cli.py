@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -189,3 +190,13 @@ def test_a_list_of_commands_says_what_each_does_in_whole_sentences() -> None:
         for name, command in waiting.pop().commands.items():
             assert not command.get_short_help_str(limit=66).endswith("..."), name  # what fits into 80 columns
             waiting += [command] if isinstance(command, click.Group) else []
+
+
+def test_names_of_files_that_are_no_text_are_printed_all_the_same(tmp_path: Path) -> None:
+    """Under most locales stdout is strict UTF-8, and a name of other bytes would end the command with a traceback."""
+    (tmp_path / os.fsdecode(b"caf\xe9.restore") / "parts").mkdir(parents=True)
+    command = [sys.executable, "-m", "restore", "status", tmp_path]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.stderr == ""
+    assert r"caf\udce9" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -37,6 +38,8 @@ for _command in (run, job, status, inspect, compare, weights, data, train, evalu
 def main() -> None:
     """Run the command line; a user's error is one line on stderr and its exit status, which is 1 for most."""
     warnings.filterwarnings("ignore", module="torch")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr is: names of files may be of any bytes
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         cli.main(standalone_mode=False)
     except click.Abort:
