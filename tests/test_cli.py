@@ -195,7 +195,7 @@ def test_a_list_of_commands_says_what_each_does_in_whole_sentences() -> None:
 def test_names_of_files_that_are_no_text_are_printed_all_the_same(tmp_path: Path) -> None:
     """Under most locales stdout is strict UTF-8, and a name of other bytes would end the command with a traceback."""
     (tmp_path / os.fsdecode(b"caf\xe9.restore") / "parts").mkdir(parents=True)
-    command = [sys.executable, "-m", "restore", "status", tmp_path]
+    command = [sys.executable, "-m", "restore", "status", str(tmp_path)]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.stderr == ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
@@ -20,9 +19,8 @@ from media import frame_hashes, make_film
 from restore.batch import run
 from restore.errors import ConfigError, MediaError
 from restore.job import Exit, run_job
-from restore.job.clean import clean
 from restore.job.process import Slot
-from restore.job.record import read_record, write_record
+from restore.job.record import read_record
 from restore.lease import holder_of, lease
 from restore.storage import place
 
@@ -249,40 +247,6 @@ def test_old_reports_are_forgotten(tmp_path: Path, tiny_weights: Path) -> None:
         run_job(write_config(tmp_path, tiny_weights, reports=2))
     names = sorted(path.suffix for path in (tmp_path / "out" / ".restore-job" / "runs").iterdir())
     assert names == [".html", ".html", ".json", ".json", ".jsonl", ".jsonl"]
-
-
-def test_what_dead_runs_have_left_is_removed_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    root = tmp_path / "out"
-    source = write_photo(tmp_path / "in" / "here.png")
-
-    def work(name: str, plan: str, *more: str) -> None:
-        for file in ("plan.json", "parts/000000.mkv", *more):
-            (root / f"{name}.restore" / file).parent.mkdir(parents=True, exist_ok=True)
-            (root / f"{name}.restore" / file).write_text("x")
-        (root / f"{name}.restore" / "plan.json").write_text(plan)
-
-    work("gone.mp4", '{"source": "/nowhere/gone.mp4"}')
-    work("deep/gone.mp4", "")
-    write_record(place(root / "deep" / "gone.mp4"), {"source": "/nowhere/gone.mp4"})
-    work("stays.mp4", f'{{"source": "{source}"}}')  # of a run by hand, perhaps
-    work("foreign.mp4", '{"source": "/nowhere/gone.mp4"}', "notes.txt")
-    work("unknown.mp4", "")
-    work("busy.mp4", '{"source": "/nowhere/gone.mp4"}')
-    (root / "done.mp4").write_text("a result")
-    write_record(place(root / "done.mp4"), {"source": "/nowhere/done.mp4"})
-    for name in (".new.mp4.0a1b2c3d.tmp", ".old.mp4.0a1b2c3d.tmp", ".old.17.partial.png"):
-        (root / name).write_text("half")
-    for name in (".old.mp4.0a1b2c3d.tmp", ".old.17.partial.png"):
-        os.utime(root / name, (1, 1))
-    with lease(place(root / "busy.mp4.restore" / "lease")), caplog.at_level(logging.INFO):
-        clean(place(root), [])
-    left = {str(path.relative_to(root)) for path in root.iterdir()}
-    assert left == {
-        "deep", "stays.mp4.restore", "foreign.mp4.restore", "unknown.mp4.restore", "busy.mp4.restore",
-        "done.mp4", "done.mp4.json", ".new.mp4.0a1b2c3d.tmp",
-    }  # fmt: skip
-    assert list((root / "deep").iterdir()) == []
-    assert "gone.mp4.restore: removed, nothing needs it any more" in caplog.text
 
 
 def test_a_killed_job_is_continued_and_its_leases_are_freed(

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from restore.errors import RestoreError
 from restore.job.find import Item
 from restore.job.record import read_record, record_place
-from restore.lease import LeaseHeld, holder_of, lease
+from restore.lease import LeaseHeld, lease
 from restore.storage import Place, place
 
 log = logging.getLogger(__name__)
@@ -69,12 +69,16 @@ def _is_old(file: Place) -> bool:
 
 
 def _clean_work(folder: Place, output: Place) -> None:
-    """Remove a work folder whose source is gone, unless somebody works in it."""
+    """Remove a work folder whose source is gone, unless somebody works in it, perhaps by a clock that goes wrong."""
     source = _source_of(folder / "plan.json") or _source_of(record_place(output))
-    if source is None or _exists(source) or holder_of(folder / "lease") is not None:
+    if source is None or _exists(source) or not set(folder.listing()) <= _OWN:
         return
-    if set(folder.listing()) <= _OWN:
-        _remove(folder)
+    try:
+        with lease(folder / "lease"):
+            pass
+    except LeaseHeld:
+        return
+    _remove(folder)
 
 
 def _source_of(file: Place) -> str | None:
