@@ -72,6 +72,12 @@ def test_a_finished_film_is_told_by_its_record(tmp_path: Path) -> None:
     assert status(tmp_path / "out.mkv").text() == f"done: {tmp_path}/out.mkv, 7 of 7 frames, 2 of 2 parts\n1 done"
 
 
+def test_a_file_without_a_record_is_not_called_done(tmp_path: Path) -> None:
+    (tmp_path / "in.mkv").write_bytes(b"a source")
+    with pytest.raises(MediaError, match="has no record of how it was made"):
+        status(tmp_path / "in.mkv")
+
+
 def test_a_root_tells_done_running_failed_and_what_waits(tmp_path: Path) -> None:
     root = tmp_path / "out"
     report(root, None, a="running", b="done", c="failed", d="waiting", e="skipped", f="elsewhere")

@@ -70,14 +70,16 @@ def status(target: Path | str) -> Status:
 
     Raises:
         ConfigError: The configuration is wrong.
-        MediaError: There is nothing of that name.
+        MediaError: There is nothing of that name, or nothing is known of it.
     """
     if Path(target).suffix in (".yaml", ".yml"):
         config = load(Path(target))
         return _of_root(place(config.output), str(target), config)
     where = place(str(target).removesuffix("/").removesuffix(".restore"))
-    if where.stat() or _work(where).is_folder():
+    if _work(where).is_folder() or (where.stat() and read_record(where) is not None):
         return Status(str(where), None, None, [_of_result(where)])
+    if where.stat():
+        raise MediaError("has no record of how it was made, as results of films and of jobs have", str(where))
     if not where.is_folder():
         raise MediaError("there is no result, work folder, output root or configuration of this name", str(where))
     return _of_root(where, str(where), None)
