@@ -43,8 +43,6 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         with writing(path):
             with part.open("wb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
